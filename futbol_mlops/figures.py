@@ -15,7 +15,7 @@ OUTCOME_COLORS = {"home_win": "#0072B2", "draw": "#999999", "away_win": "#D55E00
 OUTCOME_NAMES = {"home_win": "Local", "draw": "Empate", "away_win": "Visitante"}
 ACCENT, INK, MUTED = "#009E73", "#222222", "#8A8A8A"  # lo que se señala, el texto, el fondo
 
-# %% ../nbs/tools/figures.ipynb #51a7c7ba
+# %% ../nbs/tools/figures.ipynb #bbafb274
 STYLE = {
     "figure.figsize": (7.5, 3.6), "figure.dpi": 100, "font.size": 10,
     "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": MUTED,
@@ -32,10 +32,10 @@ def new_figure(
     "Una figura con el estilo del curso."
     import matplotlib.pyplot as plt
 
-    with plt.rc_context(STYLE):
-        return plt.subplots(ncols=ncols, layout="constrained", **kwargs)
+    plt.rcParams.update(STYLE)
+    return plt.subplots(ncols=ncols, layout="constrained", **kwargs)
 
-# %% ../nbs/tools/figures.ipynb #15873097
+# %% ../nbs/tools/figures.ipynb #92df4741
 def figure_svg(
     fig,  # figura de matplotlib
     alt: str,  # qué se ve, en una frase, para quien no la ve
@@ -43,7 +43,7 @@ def figure_svg(
     "La figura como SVG accesible y reproducible byte a byte."
     import matplotlib.pyplot as plt
 
-    with plt.rc_context(STYLE), io.StringIO() as out:
+    with io.StringIO() as out:
         fig.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
         svg = out.getvalue()
     plt.close(fig)
