@@ -85,4 +85,12 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'futbol_mlops/models.py'),
                                      'futbol_mlops.models.make_logit': ('models.html#make_logit', 'futbol_mlops/models.py'),
                                      'futbol_mlops.models.model_numbers': ('models.html#model_numbers', 'futbol_mlops/models.py'),
-                                     'futbol_mlops.models.outcome_codes': ('models.html#outcome_codes', 'futbol_mlops/models.py')}}}
+                                     'futbol_mlops.models.outcome_codes': ('models.html#outcome_codes', 'futbol_mlops/models.py')},
+            'futbol_mlops.training': { 'futbol_mlops.training.Evaluated': ('training.html#evaluated', 'futbol_mlops/training.py'),
+                                       'futbol_mlops.training.Trained': ('training.html#trained', 'futbol_mlops/training.py'),
+                                       'futbol_mlops.training.data_facts': ('training.html#data_facts', 'futbol_mlops/training.py'),
+                                       'futbol_mlops.training.evaluate': ('training.html#evaluate', 'futbol_mlops/training.py'),
+                                       'futbol_mlops.training.log_run': ('training.html#log_run', 'futbol_mlops/training.py'),
+                                       'futbol_mlops.training.open_tracking': ('training.html#open_tracking', 'futbol_mlops/training.py'),
+                                       'futbol_mlops.training.run_parameters': ('training.html#run_parameters', 'futbol_mlops/training.py'),
+                                       'futbol_mlops.training.train': ('training.html#train', 'futbol_mlops/training.py')}}}
