@@ -6,7 +6,7 @@
 __all__ = ['MODEL_NAME', 'CHAMPION', 'CHALLENGER', 'RegistryError', 'open_registry', 'register', 'Version', 'list_versions',
            'version_table', 'promote', 'rollback', 'load_model', 'export_champion', 'backtest_of', 'train_and_register']
 
-# %% ../nbs/09_registry.ipynb #993408fd
+# %% ../nbs/09_registry.ipynb #e0c467f1
 import datetime as dt
 import json
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 from sklearn.base import BaseEstimator
 
+from . import __version__
 from .bundle import write_bundle
 from .config import Settings
 from .evaluation import REPORT_SEASONS
@@ -148,7 +149,7 @@ def load_model(
     except UntrustedTypesFoundException as e:
         raise RegistryError(f"La versión {version.number} guarda tipos que no están en la lista de confianza: {e}. No se ha ejecutado nada.") from None
 
-# %% ../nbs/09_registry.ipynb #8a9f1683
+# %% ../nbs/09_registry.ipynb #be2851e6
 def export_champion(
     settings: Settings,  # dónde está el registro y dónde queda el paquete
     matches: pd.DataFrame,  # todos los partidos conocidos: la memoria de los equipos
@@ -156,7 +157,7 @@ def export_champion(
     "Escribe el paquete de servicio del campeón en `settings.bundle_path`."
     model, version = load_model(settings)
     _, history = build_features(matches)
-    manifest = {"version": version.semver, "created_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), "candidate": version.candidate,
+    manifest = {"version": version.semver, "created_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"), "code": __version__, "candidate": version.candidate,
                 "registry_version": version.number, "run_id": version.run_id, "data": data_facts(matches), "trained_on": version.data_version,
                 "metrics": {k: v for k, v in version.metrics.items() if k in ("rps", "log_loss", "accuracy", "ece")},
                 "evaluated_on": {"league": "E0", "seasons": list(REPORT_SEASONS)}, "backtest": backtest_of(settings, version)}
