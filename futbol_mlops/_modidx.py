@@ -173,6 +173,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'futbol_mlops.deployment.find_engine': ( 'deployment.html#find_engine',
                                                                                   'futbol_mlops/deployment.py'),
                                          'futbol_mlops.deployment.free_port': ('deployment.html#free_port', 'futbol_mlops/deployment.py'),
+                                         'futbol_mlops.deployment.image_history': ( 'deployment.html#image_history',
+                                                                                    'futbol_mlops/deployment.py'),
                                          'futbol_mlops.deployment.image_layers': ( 'deployment.html#image_layers',
                                                                                    'futbol_mlops/deployment.py'),
                                          'futbol_mlops.deployment.project_root': ( 'deployment.html#project_root',

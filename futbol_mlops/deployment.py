@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['GET_ENGINE', 'IMAGE', 'CONTAINER_UID', 'INSIDE_PORT', 'DeploymentError', 'NoEngine', 'PortBusy', 'Unhealthy',
-           'Engine', 'ask_engine', 'find_engine', 'project_root', 'build_image', 'image_layers', 'container_user',
-           'check_bundle', 'fetch', 'Server', 'Container', 'explain_start', 'run_container', 'free_port',
-           'ServerProcess', 'wait_healthy', 'running_server']
+           'Engine', 'ask_engine', 'find_engine', 'project_root', 'build_image', 'image_history', 'image_layers',
+           'container_user', 'check_bundle', 'fetch', 'Server', 'Container', 'explain_start', 'run_container',
+           'free_port', 'ServerProcess', 'wait_healthy', 'running_server']
 
 # %% ../nbs/16_deployment.ipynb #85fd4fa3
 import json
@@ -138,22 +138,32 @@ def build_image(
                               + "\n".join(last))
     return tag
 
-# %% ../nbs/16_deployment.ipynb #54746ee4
+# %% ../nbs/16_deployment.ipynb #ebaa682a
+def image_history(
+    engine: Engine,  # quién la guarda
+    tag: str = IMAGE,  # nombre y versión
+) -> list[tuple[int, str]]:  # bytes e instrucción de cada capa, de la más antigua a la más nueva
+    "De qué capas está hecha una imagen."
+    if engine.name == "podman":
+        rows = [(row["size"], row["CreatedBy"]) for row in json.loads(engine("history", "--format", "json", tag))]
+    else:
+        lines = engine("history", "--no-trunc", "--human=false", "--format", "{{.Size}}\t{{.CreatedBy}}", tag).splitlines()
+        rows = [(int(size), created_by) for size, _, created_by in (line.partition("\t") for line in lines)]
+    return rows[::-1]
+
+
 def image_layers(
     engine: Engine,  # quién la guarda
     tag: str = IMAGE,  # nombre y versión
 ) -> dict[str, int]:  # bytes de `base`, `dependencies` y `code`
     "Cuánto pesa cada parte de la imagen: el sistema con Python, las dependencias y lo nuestro."
-    parts = dict.fromkeys(("base", "dependencies", "code"), 0)
-    rows = engine("history", "--no-trunc", "--human=false", "--format", "{{.Size}}\t{{.CreatedBy}}", tag).splitlines()
-    part = "base"
-    for row in reversed(rows):  # de la más antigua a la más nueva
-        size, _, created_by = row.partition("\t")
+    parts, part = dict.fromkeys(("base", "dependencies", "code"), 0), "base"
+    for size, created_by in image_history(engine, tag):
         if re.search(r"COPY .*/venv\b", created_by):
             part = "dependencies"
         elif re.search(r"COPY .*/app\b", created_by):
             part = "code"
-        parts[part] += int(size)
+        parts[part] += size
     return parts
 
 # %% ../nbs/16_deployment.ipynb #6358c341
@@ -237,7 +247,7 @@ class Server:
     def __exit__(self, *_) -> None:
         self.stop()
 
-# %% ../nbs/16_deployment.ipynb #788cb311
+# %% ../nbs/16_deployment.ipynb #4966f387
 class Container(Server):
     "Un servidor dentro de un contenedor."
 
@@ -269,7 +279,11 @@ class Container(Server):
 
     def logs(self, tail: int = 20) -> str:
         "Las últimas líneas de sus dos salidas."
-        return self.engine("logs", "--tail", tail, self.name, stderr=subprocess.STDOUT)
+        for _ in range(5):  # podman tarda un instante en escribir lo último
+            if text := self.engine("logs", "--tail", tail, self.name, stderr=subprocess.STDOUT):
+                return text
+            time.sleep(0.2)
+        return ""
 
     def stop(self, grace: float = 10.0) -> None:
         "Lo para con SIGTERM, y con SIGKILL si no acaba; después lo borra. La carpeta de estado se queda."

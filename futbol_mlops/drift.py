@@ -92,7 +92,7 @@ def residual_by_season(
                         "spread": forecast_spread(part) / len(part), "z": z, "p_value": erfc(abs(z) / sqrt(2))}
     return pd.DataFrame(rows).T.astype({"matches": int})
 
-# %% ../nbs/14_drift.ipynb #04c3c593
+# %% ../nbs/14_drift.ipynb #8444ddac
 def residual_figure(
     by_season: pd.DataFrame,  # lo que devuelve `residual_by_season`
     title: str,  # el hallazgo, en una frase
@@ -106,10 +106,11 @@ def residual_figure(
     for season, row in by_season.iterrows():
         out = abs(row["z"]) >= limit
         ax.plot(season, 100 * row["home_wins"], "o", color=OUTCOME_COLORS["away_win" if out else "home_win"], ms=8 if out else 6)
-        ax.annotate(f"{row['z']:+.1f}".replace(".", ",").replace("-", "−"), (season, 100 * row["home_wins"]), (0, -16), textcoords="offset points",
+        ax.annotate(f"{row['z']:+.1f}".replace(".", ",").replace("-", "−"), (season, 100 * row["home_wins"]), (0, 7 if row["z"] > 0 else -17), textcoords="offset points",
                     ha="center", color=INK, fontweight="bold" if out else "normal")
     ax.text(0, middle.iloc[0] + width.iloc[0] - 0.6, f"banda de ±{limit:g} desviaciones", color=MUTED, va="top")
     ax.set(title=title, ylabel="victorias locales (%)")
+    ax.margins(y=0.14)
     ax.tick_params(axis="x", rotation=30)
     return fig
 

@@ -1,0 +1,94 @@
+"La línea de órdenes como la usa una persona: otro proceso, sus salidas y su código."
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CLI = Path(sys.executable).parent / "futbol-mlops"
+
+
+def run(*arguments, home=None, **env):
+    environment = os.environ | {"COLUMNS": "120", "NO_COLOR": "1"} | env
+    if home:
+        environment["FUTBOL_HOME"] = str(home)
+    return subprocess.run([CLI, *arguments], env=environment, capture_output=True, text=True, timeout=240)
+
+
+def test_no_arguments_shows_help_as_wrong_use():
+    done = run()
+    assert done.returncode == 2 and "Órdenes" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("arguments, expected", [
+    (["nada"], "No existe la orden"),
+    (["train", "--jason"], "No existe la opción --jason"),
+    (["predict", "Arsenal"], "Falta el argumento"),
+    (["registry", "promote", "dos"], "no es un número entero"),
+    (["data", "download", "--league", "XX"], "Liga desconocida"),
+    (["data", "download", "--season", "2025"], "2025"),
+])
+def test_wrong_use_exits_2_in_spanish(arguments, expected, tmp_path):
+    done = run(*arguments, home=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert expected in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments, expected", [
+    (["predict", "Arsenal", "Chelsea"], "Créalo con «futbol-mlops train»"),
+    (["registry", "rollback"], "No hay un campeón anterior"),
+    (["registry", "promote", "3"], "No hay versión 3"),
+    (["data", "teams", "--league", "D1"], "data download --league D1"),
+])
+def test_failed_work_exits_1_and_says_what_to_do(arguments, expected, tmp_path):
+    done = run(*arguments, home=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert expected in done.stderr and "Traceback" not in done.stderr
+
+
+def test_bad_setting_is_named(tmp_path):
+    done = run("data", "status", home=tmp_path, FUTBOL_PORT="ochenta")
+    assert done.returncode == 1 and "FUTBOL_PORT='ochenta'" in done.stderr
+
+
+def test_predict_as_json(home):
+    done = run("predict", "Arsenal", "Chelsea", "--kickoff", "2026-05-30", "--json", home=home)
+    p = json.loads(done.stdout)
+    assert done.returncode == 0 and abs(p["home_win"] + p["draw"] + p["away_win"] - 1) < 1e-9
+    assert p["features_as_of"] == "2026-05-24" and p["warnings"] == ["stale"]
+
+
+def test_unknown_team_suggests_and_points_to_the_list(home):
+    done = run("predict", "Man Citi", "Chelsea", "--kickoff", "2026-05-30", home=home)
+    assert done.returncode == 1
+    assert "¿Quisiste decir «Man City»" in done.stderr and "futbol-mlops data teams --league E0" in done.stderr
+
+
+def test_predict_table_shows_the_three_signs(home):
+    done = run("predict", "Real Madrid", "Barcelona", "--league", "SP1", "--kickoff", "2024-06-01", home=home)
+    assert done.returncode == 0, done.stderr
+    assert "Real Madrid – Barcelona" in done.stdout and done.stdout.count("%") == 3
+
+
+def test_data_status_as_json(tmp_path):
+    rows = json.loads(run("data", "status", "--json", home=tmp_path).stdout)
+    assert sum(row["matches"] for row in rows) == 7600
+
+
+def test_registry_lists_champion_and_challenger(trained_home):
+    rows = json.loads(run("registry", "list", "--json", home=trained_home).stdout)
+    assert {"champion", "challenger"} <= {row["aliases"] for row in rows}
+    assert all(row["data_version"] for row in rows)
+
+
+def test_evaluate_prints_every_candidate(tmp_path):
+    rows = json.loads(run("evaluate", "--json", home=tmp_path).stdout)
+    assert [row["model"] for row in rows] == ["base_rate", "elo_logit", "form_logit"]
+
+
+def test_doctor_reports_each_part(home):
+    rows = json.loads(run("doctor", "--json", home=home).stdout)
+    found = {row["check"]: row["status"] for row in rows}
+    assert found["Python"] == "bien" and found["modelo"] == "bien" and "contenedores" in found
