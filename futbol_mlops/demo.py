@@ -6,9 +6,8 @@
 __all__ = ['SIGNS', 'DemoError', 'check_start', 'is_current', 'ensure_champion', 'DashboardProcess', 'wait_dashboard', 'matchday',
            'post_json', 'predict_matchday', 'stoppable', 'run_demo']
 
-# %% ../nbs/tools/demo.ipynb #c9c75315
+# %% ../nbs/tools/demo.ipynb #1554fd59
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator

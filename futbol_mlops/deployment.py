@@ -247,7 +247,7 @@ class Server:
     def __exit__(self, *_) -> None:
         self.stop()
 
-# %% ../nbs/16_deployment.ipynb #4966f387
+# %% ../nbs/16_deployment.ipynb #806c9a4d
 class Container(Server):
     "Un servidor dentro de un contenedor."
 
@@ -279,11 +279,8 @@ class Container(Server):
 
     def logs(self, tail: int = 20) -> str:
         "Las últimas líneas de sus dos salidas."
-        for _ in range(5):  # podman tarda un instante en escribir lo último
-            if text := self.engine("logs", "--tail", tail, self.name, stderr=subprocess.STDOUT):
-                return text
-            time.sleep(0.2)
-        return ""
+        cut = () if self.engine.name == "podman" else ("--tail", tail)  # con --tail, podman 4 a veces no devuelve nada
+        return "\n".join(self.engine("logs", *cut, self.name, stderr=subprocess.STDOUT).splitlines()[-tail:])
 
     def stop(self, grace: float = 10.0) -> None:
         "Lo para con SIGTERM, y con SIGKILL si no acaba; después lo borra. La carpeta de estado se queda."
