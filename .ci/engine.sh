@@ -82,6 +82,7 @@ own_podman() { # sin demonio que levantar; runc porque crun no admite las cgroup
   else
     echo "export FUTBOL_ENGINE=podman"
   fi >"$ENV_FILE"
+  # shellcheck disable=SC1090
   (. "$ENV_FILE" && podman info >/dev/null 2>&1) || { say "podman está instalado pero no funciona: podman info"; return 1; }
 }
 
@@ -145,6 +146,7 @@ down() {
     docker ps -q | xargs -r docker stop -t 5 >/dev/null || true
     kill "$pid" 2>/dev/null || true
     for _ in $(seq 80); do kill -0 "$pid" 2>/dev/null || break; sleep .25; done
+    umount "$DOCKER_DIR"/exec/netns/* 2>/dev/null || true
     restore_network
   fi
   rm -f "$ENV_FILE"

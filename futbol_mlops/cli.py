@@ -26,7 +26,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from .config import Settings, get_settings
 
-# %% ../nbs/tools/cli.ipynb #b516addd
+# %% ../nbs/tools/cli.ipynb #4572ce0a
 TITLES = {"ARGUMENTS_PANEL_TITLE": "Argumentos", "OPTIONS_PANEL_TITLE": "Opciones", "COMMANDS_PANEL_TITLE": "Órdenes", "ERRORS_PANEL_TITLE": "Error",
           "DEFAULT_STRING": "[por defecto: {}]", "REQUIRED_LONG_STRING": "[obligatorio]", "ABORTED_TEXT": "Cancelado."}
 USAGE_ERRORS = [
@@ -34,7 +34,7 @@ USAGE_ERRORS = [
     (r"\(Possible options: (.*)\)", r"¿Quisiste decir \1?"), (r"Missing argument (.*)\.", r"Falta el argumento \1."),
     (r"Missing option (.*)\.", r"Falta la opción \1."), (r"Missing command\.", "Falta la orden."),
     (r"Invalid value: (.*)", r"\1"), (r"Got unexpected extra arguments? \((.*)\)", r"Sobra: \1"), (r"Invalid value for (.*?): (.*)", r"Valor no válido para \1: \2"),
-    (r"(.*) is not a valid (?:integer|int)\b.*", r"\1 no es un número entero."), (r"(\S+) is not in the range (.*)\.", r"\1 no está entre los valores permitidos: \2."),
+    (r"Input should be a valid integer.*", "no es un número entero."), (r"(\S+) is not in the range (.*)\.", r"\1 no está entre los valores permitidos: \2."),
     (r"Option (.*) requires an argument\.", r"La opción \1 necesita un valor."),
 ]
 
@@ -303,7 +303,7 @@ def doctor_command(as_json: JsonFlag = False) -> None:
     if any(problem and needed for _, problem, needed in checks):
         raise typer.Exit(1)
 
-# %% ../nbs/tools/cli.ipynb #075aa4e8
+# %% ../nbs/tools/cli.ipynb #a976baa9
 def main(
     arguments: list[str] | None = None,  # por defecto, los de la línea de órdenes
 ) -> int:  # 0 hecho, 1 el trabajo falló, 2 mal uso, 130 interrumpido
@@ -320,6 +320,9 @@ def main(
             if message := in_spanish(e.format_message()).strip():
                 err.print(f"{message}\nAyuda: futbol-mlops --help" if len(message) < 400 else message, highlight=False, markup=False, soft_wrap=True)
             return e.exit_code
+        if isinstance(e, ModuleNotFoundError) and not str(e.name).startswith("futbol_mlops"):
+            err.print(f"Para esta orden falta la biblioteca «{e.name}». Instala el paquete con sus extras: pip install 'futbol_mlops[demo]', o [all] para todo.", style="red", highlight=False, markup=False, soft_wrap=True)
+            return 1
         if type(e).__module__.startswith("futbol_mlops.") and not os.environ.get("FUTBOL_TRACE"):
             err.print(str(e), style="red", highlight=False, markup=False, soft_wrap=True)
             return 1

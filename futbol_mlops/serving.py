@@ -8,32 +8,36 @@ __all__ = ['OUTCOMES', 'MAX_FIXTURES', 'MAX_BODY', 'HORIZON', 'RECENT', 'KICKOFF
            'operations', 'REQUEST_ID', 'DESCRIPTION', 'TAGS', 'valid_kickoff', 'Fixture', 'Batch', 'Prediction',
            'Predictions', 'StoredPrediction', 'StoredPredictions', 'LeagueInfo', 'ModelInfo', 'Team', 'Teams',
            'TeamDay', 'TeamHistory', 'Health', 'FieldError', 'Problem', 'ApiProblem', 'as_problem', 'problem_response',
-           'field_error', 'validation_problem', 'summary', 'fold', 'likeness', 'nearest', 'quoted', 'new_id',
-           'BadFixture', 'Predictor', 'unknown_league', 'unknown_team', 'Log', 'Meter', 'Service', 'batch_detail',
-           'log_problem', 'service_of', 'problems', 'predict', 'predict_batch', 'recent_predictions',
-           'stored_prediction', 'model_info', 'league_or_problem', 'team_id', 'teams', 'team_history', 'alive', 'ready',
-           'metrics', 'request_id_of', 'body_length', 'Envelope', 'route_of', 'create_api', 'on_problem', 'on_invalid']
+           'field_error', 'validation_problem', 'summary', 'likeness', 'nearest', 'quoted', 'new_id', 'BadFixture',
+           'Predictor', 'unknown_league', 'unknown_team', 'Log', 'Meter', 'Service', 'batch_detail', 'log_problem',
+           'service_of', 'problems', 'predict', 'predict_batch', 'recent_predictions', 'stored_prediction',
+           'model_info', 'league_or_problem', 'teams', 'team_history', 'alive', 'ready', 'metrics', 'request_id_of',
+           'body_length', 'Envelope', 'add_docs', 'honest_schema', 'route_of', 'create_api', 'on_problem', 'on_invalid']
 
-# %% ../nbs/11_serving.ipynb #b60fce14
+# %% ../nbs/11_serving.ipynb #266d86ff
 import datetime as dt
 import difflib
 import json
 import re
 import secrets
 import time
-import unicodedata
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Annotated, Any, Literal, Protocol
 
 from fastapi import APIRouter, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.staticfiles import StaticFiles
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 from starlette.exceptions import HTTPException
 
 from .bundle import Bundle
+from .data import canonical_team, team_id, team_key
 from .features import FEATURES, match_features
 
 # %% ../nbs/11_serving.ipynb #a31643e3
@@ -64,7 +68,7 @@ League = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, m
 TeamName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=80)]
 EXAMPLE = {"league": "E0", "home_team": "Arsenal", "away_team": "Tottenham", "kickoff": "2026-05-24"}
 
-# %% ../nbs/11_serving.ipynb #7fff094f
+# %% ../nbs/11_serving.ipynb #684cb068
 class Fixture(BaseModel):
     "Un partido por predecir."
 
@@ -73,7 +77,8 @@ class Fixture(BaseModel):
     league: League = Field(description="Código de la liga, como en football-data.co.uk")
     home_team: TeamName = Field(description="Equipo local; da igual con mayúsculas o acentos")
     away_team: TeamName = Field(description="Equipo visitante")
-    kickoff: Annotated[str, AfterValidator(valid_kickoff)] = Field(description="Día del partido, o día y hora, en ISO 8601. Cuenta el día tal como está escrito")
+    kickoff: Annotated[str, AfterValidator(valid_kickoff)] = Field(
+        description="Día del partido, o día y hora, en ISO 8601. Cuenta el día tal como está escrito", json_schema_extra={"pattern": f"^{KICKOFF.pattern}$"})
 
     @property
     def day(self) -> dt.date:
@@ -130,7 +135,7 @@ class StoredPredictions(BaseModel):
 
     predictions: list[StoredPrediction]
 
-# %% ../nbs/11_serving.ipynb #c5dccde7
+# %% ../nbs/11_serving.ipynb #fc148a78
 class LeagueInfo(BaseModel):
     "Una liga que el modelo conoce."
 
@@ -144,8 +149,6 @@ class LeagueInfo(BaseModel):
 class ModelInfo(BaseModel):
     "El modelo que responde: qué es, con qué se entrenó y cómo de bien."
 
-    model_config = ConfigDict(protected_namespaces=())
-
     name: str
     version: str
     kind: str
@@ -153,8 +156,11 @@ class ModelInfo(BaseModel):
     run_id: str | None
     features: list[str]
     outcomes: list[str]
-    data: dict[str, Any] = Field(description="Versión, número de partidos y fechas de los datos de entrenamiento")
-    metrics: dict[str, float | None] = Field(description="Lo que obtuvo en la validación")
+    data: dict[str, Any] = Field(description="Versión, número de partidos y fechas de los datos que conoce")
+    trained_on: str | None = Field(description="Versión de los datos con los que se entrenó")
+    metrics: dict[str, Any] = Field(description="Lo que obtuvo en la evaluación")
+    evaluated_on: dict[str, Any] | None = Field(description="Liga y temporadas de esa evaluación")
+    backtest: list[dict[str, Any]] | None = Field(description="La evaluación, temporada a temporada")
     leagues: list[LeagueInfo]
 
 
@@ -326,15 +332,7 @@ def summary(
     shown = "; ".join(f"{f.pointer[2:] or 'el cuerpo'}: {f.detail}" for f in fields[:3])
     return shown + (f"; y {len(fields) - 3} más" if len(fields) > 3 else "") + "."
 
-# %% ../nbs/11_serving.ipynb #9229cfc6
-def fold(
-    name: str,  # un nombre escrito de cualquier manera
-) -> str:  # sin mayúsculas, acentos ni signos
-    "Un nombre en su forma más simple, para compararlo."
-    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().casefold()
-    return " ".join(re.findall(r"[a-z0-9]+", plain))
-
-
+# %% ../nbs/11_serving.ipynb #447b69e2
 def likeness(
     a: str,  # nombre en forma simple
     b: str,  # otro
@@ -350,7 +348,7 @@ def nearest(
     known: Mapping[str, str],  # forma simple → nombre bueno
 ) -> list[str]:  # hasta tres nombres, el más parecido primero
     "Los nombres conocidos que más se parecen."
-    key = fold(name)
+    key = team_key(name)
     scored = sorted(((likeness(key, k), k) for k in known), reverse=True)
     return [known[k] for score, k in scored[:3] if score > 0.7]
 
@@ -368,7 +366,7 @@ def new_id() -> str:  # UUID versión 7
     ms, ns = divmod(time.time_ns(), 1_000_000)
     return str(uuid.UUID(int=ms << 80 | 7 << 76 | (ns * 4096 // 1_000_000) << 64 | 2 << 62 | secrets.randbits(62)))
 
-# %% ../nbs/11_serving.ipynb #8eb82e12
+# %% ../nbs/11_serving.ipynb #18e8a868
 class BadFixture(ValueError):
     "Un partido que no se puede predecir; `errors` dice por qué, campo a campo."
 
@@ -388,7 +386,7 @@ class Predictor:
         bundle: Bundle,  # paquete de servicio
     ) -> None:
         self.bundle, self.name, self.version = bundle, bundle.manifest["name"], bundle.version
-        self.names = {league: {fold(team): team for team in bundle.teams(league)} for league in bundle.leagues}
+        self.names = {league: {team_key(team): team for team in bundle.teams(league)} for league in bundle.leagues}
 
     def team(
         self,
@@ -396,7 +394,9 @@ class Predictor:
         name: str,  # nombre, escrito de cualquier manera
     ) -> str | None:  # nombre con el que lo conoce el modelo; `None` si no lo conoce
         "El equipo que se llama así."
-        return name if name in self.bundle.history.states[league] else self.names[league].get(fold(name))
+        teams = self.bundle.history.states[league]
+        canonical = name if name in teams else canonical_team(name, league)
+        return canonical if canonical in teams else self.names[league].get(team_key(name))
 
     def predict(
         self,
@@ -555,7 +555,7 @@ def problems(
 
 router = APIRouter(prefix="/v1")
 
-# %% ../nbs/11_serving.ipynb #ba3bb4a1
+# %% ../nbs/11_serving.ipynb #5c186c70
 @router.post("/predictions", tags=["predicciones"], summary="Predice un partido", response_model=Prediction, responses=problems(400, 413, 415, 422, 503))
 async def predict(fixture: Fixture, request: Request) -> dict:
     "Probabilidades 1-X-2 con lo que se sabía antes del partido, también si ya se jugó."
@@ -577,7 +577,7 @@ async def recent_predictions(request: Request, limit: Annotated[int, Query(ge=1,
         raise log_problem() from e
 
 
-@router.get("/predictions/{prediction_id}", tags=["predicciones"], summary="Una predicción anotada", response_model=StoredPrediction, responses=problems(404, 503))
+@router.get("/predictions/{prediction_id}", tags=["predicciones"], summary="Una predicción anotada", response_model=StoredPrediction, responses=problems(404, 422, 503))
 async def stored_prediction(prediction_id: str, request: Request) -> Mapping:
     "La predicción tal como se respondió, con las variables que la produjeron."
     try:
@@ -588,14 +588,14 @@ async def stored_prediction(prediction_id: str, request: Request) -> Mapping:
         raise ApiProblem(404, "unknown-prediction", "Predicción desconocida", "No hay ninguna predicción con ese identificador.")
     return row
 
-# %% ../nbs/11_serving.ipynb #d4985a2b
+# %% ../nbs/11_serving.ipynb #b2df600e
 @router.get("/model", tags=["modelo"], summary="El modelo que responde", response_model=ModelInfo)
 async def model_info(request: Request) -> dict:
     "Versión, datos de entrenamiento, métricas y ligas."
     bundle = service_of(request).predictor.bundle
     leagues = [{"league": code, "teams": len(bundle.teams(code)), "since": bundle.since_by_league[code], "until": bundle.until_by_league[code],
                 "accepted_until": bundle.until_by_league[code] + HORIZON} for code in bundle.leagues]
-    card = {key: bundle.manifest.get(key) for key in ("name", "version", "kind", "created_at", "run_id")}
+    card = {key: bundle.manifest.get(key) for key in ("name", "version", "kind", "created_at", "run_id", "trained_on", "evaluated_on", "backtest")}
     return {**card, "features": FEATURES, "outcomes": OUTCOMES, "data": bundle.manifest.get("data", {}), "metrics": bundle.manifest.get("metrics", {}), "leagues": leagues}
 
 
@@ -608,13 +608,6 @@ def league_or_problem(
         error = unknown_league(league, service.predictor.names)
         raise ApiProblem(422, "unknown-league", "Liga desconocida", error.detail + ".", [error])
     return league
-
-
-def team_id(
-    name: str,  # nombre canónico
-) -> str:  # por ejemplo, `man-city`
-    "El nombre de un equipo en una dirección."
-    return fold(name).replace(" ", "-")
 
 
 @router.get("/teams", tags=["modelo"], summary="Los equipos que conoce", response_model=Teams, responses=problems(422))
@@ -731,7 +724,36 @@ class Envelope:
         finally:
             self.finished(scope, status, time.perf_counter() - started, request_id, failure)
 
-# %% ../nbs/11_serving.ipynb #21c06fb1
+# %% ../nbs/11_serving.ipynb #c374623f
+def add_docs(
+    app: FastAPI,  # la aplicación
+) -> None:
+    "`/docs` con Swagger UI, servido desde aquí si está instalado `fastapi-offline`."
+    local = find_spec("fastapi_offline")
+    urls = {}
+    if local is not None:
+        app.mount("/docs/assets", StaticFiles(packages=[("fastapi_offline", "static")]))
+        urls = {"swagger_js_url": "docs/assets/swagger-ui-bundle.js", "swagger_css_url": "docs/assets/swagger-ui.css", "swagger_favicon_url": "docs/assets/favicon.png"}
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return get_swagger_ui_html(openapi_url="openapi.json", title=app.title, **urls)
+
+# %% ../nbs/11_serving.ipynb #fcfa96a6
+def honest_schema(
+    schema: dict,  # OpenAPI que genera FastAPI; se modifica
+) -> dict:  # el mismo
+    "Los errores, como `application/problem+json`; las descripciones que faltan, en español."
+    for path in schema["paths"].values():
+        for operation in path.values():
+            for code, response in operation["responses"].items():
+                if code >= "400" and "application/json" in response["content"]:
+                    response["content"] = {PROBLEM_JSON: response["content"].pop("application/json")}
+                if response["description"] == "Successful Response":
+                    response["description"] = "Correcto"
+    return schema
+
+# %% ../nbs/11_serving.ipynb #7e98be29
 DESCRIPTION = """Probabilidades de victoria local, empate y victoria visitante de un partido de liga.
 
 Un partido ya jugado se responde con lo que se sabía antes de jugarlo. Uno posterior a los datos lleva el aviso `stale`.
@@ -764,19 +786,24 @@ def create_api(
         metrics.answered(route, scope["method"], status, seconds)
         if logger is not None:
             line = {"request_id": request_id, "method": scope["method"], "path": scope["path"], "route": route, "status": status, "ms": round(seconds * 1000, 2)}
-            if failure is None:
-                logger.info("request", **line)
-            else:
-                logger.error("request_failed", **line, exc_info=failure)
+            with suppress(OSError):  # un diario que no se puede escribir no cuesta una respuesta
+                if failure is None:
+                    logger.info("request", **line)
+                else:
+                    logger.error("request_failed", **line, exc_info=failure)
 
-    app = FastAPI(title="futbol_mlops", version="1.0.0", description=DESCRIPTION, openapi_tags=TAGS, redirect_slashes=False, redoc_url=None, lifespan=lifespan,
-                  telemetry={"tracing": False, "metrics": False, "logs": False})
+    app = FastAPI(
+        title="futbol_mlops", version="1.0.0", description=DESCRIPTION, openapi_tags=TAGS, docs_url=None, redoc_url=None, redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name, lifespan=lifespan, telemetry={"tracing": False, "metrics": False, "logs": False})
     app.state.service = Service(Predictor(bundle), log, metrics)
     app.add_middleware(Envelope, finished=finished)
     app.add_exception_handler(HTTPException, on_problem)
     app.add_exception_handler(RequestValidationError, on_invalid)
     app.include_router(router)
     app.include_router(operations)
+    add_docs(app)
+    generate = app.openapi
+    app.openapi = lambda: honest_schema(generate())
     return app
 
 

@@ -99,4 +99,4 @@ def test_installs_in_an_empty_environment(built, tmp_path, kind):
     assert shown.returncode == 0, shown.stderr
     assert "Órdenes" in shown.stdout and "demo" in shown.stdout
     failed = subprocess.run([python.parent / "futbol-mlops", "predict", "Arsenal", "Chelsea"], capture_output=True, text=True, cwd=tmp_path)
-    assert failed.returncode == 1 and "Traceback" not in failed.stderr, failed.stderr
+    assert failed.returncode == 1 and "futbol_mlops[demo]" in failed.stderr, failed.stderr
