@@ -152,6 +152,12 @@ down() {
   rm -f "$ENV_FILE"
 }
 
+# Otro usuario podría haber creado la carpeta antes, con un `env` suyo que acabaríamos ejecutando.
+[ ! -e "$HOME_DIR" ] || [ -O "$HOME_DIR" ] || {
+  say "$HOME_DIR es de otro usuario. Elige otra carpeta con FUTBOL_ENGINE_HOME."
+  exit 1
+}
+
 case ${1:-} in
   up) up ;;
   env) [ ! -s "$ENV_FILE" ] || cat "$ENV_FILE" ;;

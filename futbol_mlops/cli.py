@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['TITLES', 'USAGE_ERRORS', 'app', 'data_app', 'registry_app', 'JsonFlag', 'LeagueOption', 'HEADERS', 'in_spanish',
-           'SpanishGroup', 'SpanishCommand', 'emit', 'known_matches', 'data_download', 'data_status', 'data_teams',
-           'train_command', 'evaluate_command', 'registry_list', 'registry_promote', 'registry_rollback',
-           'predict_command', 'serve_command', 'dashboard_command', 'demo_command', 'lab_command', 'doctor_command',
-           'main']
+           'SpanishGroup', 'SpanishCommand', 'emit', 'current_settings', 'known_matches', 'data_download',
+           'data_status', 'data_teams', 'train_command', 'evaluate_command', 'registry_list', 'registry_promote',
+           'registry_rollback', 'predict_command', 'serve_command', 'dashboard_command', 'demo_command', 'lab_command',
+           'doctor_command', 'main']
 
-# %% ../nbs/tools/cli.ipynb #b5173b5e
+# %% ../nbs/tools/cli.ipynb #d0b31035
 import datetime as dt
 import json
 import os
@@ -23,8 +23,6 @@ from rich.console import Console
 from rich.table import Table
 from typer import rich_utils
 from typer.core import TyperCommand, TyperGroup
-
-from .config import Settings, get_settings
 
 # %% ../nbs/tools/cli.ipynb #4572ce0a
 TITLES = {"ARGUMENTS_PANEL_TITLE": "Argumentos", "OPTIONS_PANEL_TITLE": "Opciones", "COMMANDS_PANEL_TITLE": "Órdenes", "ERRORS_PANEL_TITLE": "Error",
@@ -102,16 +100,23 @@ def emit(
         table.add_row(*(f"{v:.4f}" if isinstance(v, float) else "" if v is None else str(v) for v in row.values()))
     Console().print(table)
 
-# %% ../nbs/tools/cli.ipynb #02acb95a
+# %% ../nbs/tools/cli.ipynb #8cadb21b
+def current_settings():  # `Settings`
+    "Los ajustes vigentes. Importarlos cuesta una décima, y la ayuda no los necesita."
+    from futbol_mlops.config import get_settings
+
+    return get_settings()
+
+
 def known_matches(
-    settings: Settings,  # dice dónde está la tabla
+    settings,  # `Settings`: dice dónde está la tabla
 ):  # DataFrame de partidos
     "La tabla de partidos; la primera vez la prepara con los que vienen en el paquete."
     from futbol_mlops.data import load_matches, prepare
 
     return load_matches(settings.matches_path) if settings.matches_path.exists() else prepare(settings)
 
-# %% ../nbs/tools/cli.ipynb #856084b1
+# %% ../nbs/tools/cli.ipynb #3030a9e0
 @data_app.command("download", cls=SpanishCommand)
 def data_download(
     league: LeagueOption = "SP1",
@@ -126,7 +131,7 @@ def data_download(
         check_league(league), season_start(season)
     except DataError as e:
         raise typer.BadParameter(str(e)) from None
-    settings, err = get_settings(), Console(stderr=True)
+    settings, err = current_settings(), Console(stderr=True)
     with Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), console=err, transient=True) as progress:
         task = progress.add_task(f"{league} {season}", total=None)
         got = download(league, season, settings, progress=lambda done, total: progress.update(task, completed=done, total=total))
@@ -141,7 +146,7 @@ def data_status(as_json: JsonFlag = False) -> None:
     "Qué partidos hay, por liga y temporada."
     from futbol_mlops.data import coverage, data_version
 
-    matches = known_matches(get_settings())
+    matches = known_matches(current_settings())
     rows = [{**row, "since": row["since"].date(), "until": row["until"].date()} for row in coverage(matches).to_dict("records")]
     emit(rows, as_json, f"{len(matches)} partidos, versión {data_version(matches)}")
 
@@ -151,20 +156,20 @@ def data_teams(league: LeagueOption = "E0", as_json: JsonFlag = False) -> None:
     "Los nombres con los que el sistema conoce a los equipos de una liga."
     from futbol_mlops.data import LEAGUES, DataError, team_id
 
-    matches = known_matches(get_settings())
+    matches = known_matches(current_settings())
     found = matches[matches["league"] == league]
     if found.empty:
         raise DataError(f"No hay partidos de «{league}». Ligas con partidos: {', '.join(sorted(set(matches['league'])))}. Para traer otra: futbol-mlops data download --league {league if league in LEAGUES else 'D1'}")
     seasons = found.groupby("home_team")["season"]
     emit([{"id": team_id(team), "team": team, "seasons": len(set(s)), "last_season": max(s)} for team, s in seasons], as_json)
 
-# %% ../nbs/tools/cli.ipynb #9fc55353
+# %% ../nbs/tools/cli.ipynb #fb4c4caf
 @app.command("train", cls=SpanishCommand)
 def train_command(as_json: JsonFlag = False) -> None:
     "Entrena los candidatos, registra a los dos mejores y exporta al campeón."
     from futbol_mlops.registry import export_champion, train_and_register
 
-    settings = get_settings()
+    settings = current_settings()
     matches = known_matches(settings)
     with Console(stderr=True).status("Entrenando…"):
         trained = train_and_register(settings, matches)
@@ -180,7 +185,7 @@ def evaluate_command(as_json: JsonFlag = False) -> None:
     from futbol_mlops.models import MODELS
     from futbol_mlops.training import evaluate
 
-    matches = known_matches(get_settings())
+    matches = known_matches(current_settings())
     X, _ = build_features(matches)
     emit([{"model": name, **evaluate(name, matches, X).metrics} for name in MODELS], as_json)
 
@@ -191,7 +196,7 @@ def registry_list(as_json: JsonFlag = False) -> None:
     from futbol_mlops.registry import list_versions
 
     rows = [{"version": v.number, "semver": v.semver, "model": v.candidate, "aliases": ", ".join(v.aliases), "rps": v.metrics.get("rps"),
-             "data_version": v.data_version, "created_at": v.created_at.isoformat(timespec="seconds")} for v in list_versions(get_settings())]
+             "data_version": v.data_version, "created_at": v.created_at.isoformat(timespec="seconds")} for v in list_versions(current_settings())]
     emit(rows, as_json)
 
 
@@ -200,7 +205,7 @@ def registry_promote(version: Annotated[int, typer.Argument(help="Número de ver
     "Hace campeona una versión y exporta su paquete de servicio."
     from futbol_mlops.registry import export_champion, promote
 
-    settings = get_settings()
+    settings = current_settings()
     promote(settings, version)
     export_champion(settings, known_matches(settings))
     print(f"La versión {version} es la campeona. El servidor la cargará al reiniciarse.")
@@ -211,12 +216,12 @@ def registry_rollback() -> None:
     "Devuelve el título al campeón anterior y exporta su paquete."
     from futbol_mlops.registry import export_champion, rollback
 
-    settings = get_settings()
+    settings = current_settings()
     number = rollback(settings)
     export_champion(settings, known_matches(settings))
     print(f"La versión {number} vuelve a ser la campeona. El servidor la cargará al reiniciarse.")
 
-# %% ../nbs/tools/cli.ipynb #b51968ac
+# %% ../nbs/tools/cli.ipynb #294f625a
 @app.command("predict", cls=SpanishCommand)
 def predict_command(
     home_team: Annotated[str, typer.Argument(metavar="LOCAL", help="Equipo local.")],
@@ -231,7 +236,7 @@ def predict_command(
     from futbol_mlops.bundle import load_bundle
     from futbol_mlops.serving import BadFixture, Fixture, Predictor
 
-    predictor = Predictor(load_bundle(get_settings().bundle_path))
+    predictor = Predictor(load_bundle(current_settings().bundle_path))
     try:
         p = predictor.predict(Fixture(league=league, home_team=home_team, away_team=away_team, kickoff=kickoff or dt.date.today().isoformat()), "cli")
     except ValidationError as e:
@@ -245,7 +250,7 @@ def predict_command(
     if p["warnings"]:
         Console(stderr=True).print("Aviso: los datos acaban antes de ese día; faltan los partidos jugados desde entonces.", style="yellow")
 
-# %% ../nbs/tools/cli.ipynb #0dbd0028
+# %% ../nbs/tools/cli.ipynb #ff78cbf2
 @app.command("serve", cls=SpanishCommand)
 def serve_command(
     host: Annotated[str, typer.Option("--host", help="Dirección en la que escucha.")] = "",
@@ -254,7 +259,7 @@ def serve_command(
     "Sirve la API hasta Ctrl-C."
     from futbol_mlops.app import serve
 
-    settings = get_settings()
+    settings = current_settings()
     raise typer.Exit(serve(settings.model_copy(update={k: v for k, v in {"host": host, "port": port}.items() if v})))
 
 
@@ -263,7 +268,7 @@ def dashboard_command() -> None:
     "Abre el panel, cliente de una API en marcha."
     from futbol_mlops.dashboard import dashboard_command as command
 
-    raise typer.Exit(subprocess.call(command(get_settings())))
+    raise typer.Exit(subprocess.call(command(current_settings())))
 
 
 @app.command("demo", cls=SpanishCommand)
@@ -276,7 +281,7 @@ def demo_command(
     from futbol_mlops.demo import run_demo
 
     changes = {k: v for k, v in {"port": port, "dashboard_port": dashboard_port}.items() if v}
-    run_demo(get_settings().model_copy(update=changes), once)
+    run_demo(current_settings().model_copy(update=changes), once)
 
 
 @app.command("lab", cls=SpanishCommand)
@@ -284,7 +289,7 @@ def lab_command() -> None:
     "Abre los cuadernos en JupyterLab."
     raise typer.Exit(subprocess.call([sys.executable, "-m", "jupyterlab", "nbs"]))
 
-# %% ../nbs/tools/cli.ipynb #4f510c87
+# %% ../nbs/tools/cli.ipynb #75f83ae3
 @app.command("doctor", cls=SpanishCommand)
 def doctor_command(as_json: JsonFlag = False) -> None:
     "Comprueba Python, disco, paquetes, estado y motor de contenedores."
@@ -293,7 +298,7 @@ def doctor_command(as_json: JsonFlag = False) -> None:
     from futbol_mlops.deployment import find_engine
     from futbol_mlops.preflight import disk_problem, python_problem
 
-    settings, here = get_settings(), importlib.util.find_spec
+    settings, here = current_settings(), importlib.util.find_spec
     parts = {"servidor": "fastapi", "entrenamiento": "mlflow", "panel": "streamlit", "deriva": "evidently", "cuadernos": "jupyterlab"}
     checks = [("Python", python_problem(), True), ("disco", disk_problem(str(settings.home), 0.3), True),
               *((name, "" if here(module) else f"falta el paquete {module}: instala el proyecto con el extra «all»", name in ("servidor", "entrenamiento")) for name, module in parts.items()),

@@ -753,10 +753,10 @@ def honest_schema(
                     response["description"] = "Correcto"
     return schema
 
-# %% ../nbs/11_serving.ipynb #7e98be29
+# %% ../nbs/11_serving.ipynb #ca8f79a1
 DESCRIPTION = """Probabilidades de victoria local, empate y victoria visitante de un partido de liga.
 
-Un partido ya jugado se responde con lo que se sabía antes de jugarlo. Uno posterior a los datos lleva el aviso `stale`.
+Un partido ya jugado se responde con las variables que se conocían antes de jugarlo. Uno posterior a los datos lleva el aviso `stale`.
 Todos los errores son `application/problem+json` (RFC 9457) y llevan el `request_id` de la petición."""
 
 TAGS = [

@@ -84,7 +84,8 @@ def test_wheel_holds_code_and_matches_and_nothing_else(built):
 
 
 def test_sdist_can_build_itself(built):
-    names = tarfile.open(next(built.glob("*.tar.gz"))).getnames()
+    with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
+        names = archive.getnames()
     for needed in ("settings.ini", "setup.py", "pyproject.toml", "README.md", "LICENSE", "NOTICE"):
         assert any(n.endswith(f"/{needed}") for n in names), f"falta {needed} en el sdist"
 
