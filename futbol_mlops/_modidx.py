@@ -262,6 +262,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'futbol_mlops/deployment.py'),
                                          'futbol_mlops.deployment.project_root': ( 'deployment.html#project_root',
                                                                                    'futbol_mlops/deployment.py'),
+                                         'futbol_mlops.deployment.ready_engine': ( 'deployment.html#ready_engine',
+                                                                                   'futbol_mlops/deployment.py'),
                                          'futbol_mlops.deployment.run_container': ( 'deployment.html#run_container',
                                                                                     'futbol_mlops/deployment.py'),
                                          'futbol_mlops.deployment.running_server': ( 'deployment.html#running_server',

@@ -563,7 +563,7 @@ def show_prediction(
         stored = ask(api, "GET", f"/v1/predictions/{prediction['prediction_id']}")
         show_table(feature_table(model["features"], stored["features"]), "features", "Lo que vio el modelo (forma: últimos 5 partidos)")
 
-# %% ../nbs/tools/dashboard.ipynb #3551b217
+# %% ../nbs/tools/dashboard.ipynb #2cc64a72
 def quiniela_page() -> None:
     "Una jornada entera, pronosticada con lo que se sabía antes, y lo que pasó."
     _, api, model, matches = start_page("La quiniela")
@@ -583,7 +583,8 @@ def quiniela_page() -> None:
     hits, expected = quiniela_score(predictions, played)
     table, css = quiniela(predictions, played)
     show_table(table, "quiniela", f"{LEAGUES.get(league, league)}, {matchday_name(played)}: {hits} aciertos de {len(played)}; el modelo esperaba {number(expected, 1)}", table.columns[1:], css)
-    st.caption("Cada partido se pronostica con lo que se sabía antes de ese día. El signo es el resultado más probable; los aciertos que esperaba son la suma de sus probabilidades.")
+    st.caption("Cada partido se pronostica con lo que se sabía de los equipos antes de ese día. El signo es el resultado más probable; los aciertos que esperaba son la suma de sus probabilidades."
+               + (" El modelo se entrenó también con estos partidos: para juzgarlo está el backtest, en «Modelo»." if fixtures_of(played)[0][3] <= str(model["data"].get("until", "")) else ""))
 
 
 def teams_page() -> None:
