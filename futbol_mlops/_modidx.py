@@ -482,6 +482,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'futbol_mlops.serving.create_api': ('serving.html#create_api', 'futbol_mlops/serving.py'),
                                       'futbol_mlops.serving.field_error': ('serving.html#field_error', 'futbol_mlops/serving.py'),
                                       'futbol_mlops.serving.honest_schema': ('serving.html#honest_schema', 'futbol_mlops/serving.py'),
+                                      'futbol_mlops.serving.in_batch': ('serving.html#in_batch', 'futbol_mlops/serving.py'),
                                       'futbol_mlops.serving.league_or_problem': ( 'serving.html#league_or_problem',
                                                                                   'futbol_mlops/serving.py'),
                                       'futbol_mlops.serving.likeness': ('serving.html#likeness', 'futbol_mlops/serving.py'),

@@ -38,7 +38,7 @@ def create_app(
 
     return create_api(bundle, log, metrics, logger=logger, lifespan=lifespan)
 
-# %% ../nbs/tools/app.ipynb #5011317f
+# %% ../nbs/tools/app.ipynb #ab3576e4
 def bind(
     host: str,  # dirección
     port: int,  # puerto; 0 elige uno libre
@@ -69,7 +69,7 @@ def serve(
         return 1
     signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn se la reenvía al acabar: así el proceso termina con 0
     logger.info("serving", host=settings.host, port=listener.getsockname()[1], model_version=app.state.service.predictor.version)
-    config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=10)
+    config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=8)
     with suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[listener])
     return 0

@@ -62,7 +62,7 @@ def open_api(
     "Un cliente para esa API; el mismo cada vez. No pasa por ningún *proxy*."
     return httpx.Client(base_url=url, timeout=5, trust_env=False)
 
-# %% ../nbs/tools/dashboard.ipynb #29c3e4b2
+# %% ../nbs/tools/dashboard.ipynb #4ddbb40c
 def ask(
     api: httpx.Client,  # cliente de la API
     method: str,  # GET o POST
@@ -76,8 +76,10 @@ def ask(
         if response.is_success:
             return body
         message = body["detail"]
-    except httpx.TransportError as e:
-        raise ApiDown(f"La API no responde en {api.base_url} ({type(e).__name__}).") from None
+    except httpx.TimeoutException:
+        raise ApiDown(f"La API no ha contestado a tiempo en {api.base_url}.") from None
+    except httpx.TransportError:
+        raise ApiDown(f"La API no responde en {api.base_url}.") from None
     except (ValueError, KeyError, TypeError):
         raise ApiDown(f"En {api.base_url} responde otro programa: {path} no devuelve lo que devuelve la API.") from None
     raise ApiError(message)
@@ -181,7 +183,7 @@ def plain_figure(
         "font": {"family": "Source Sans, sans-serif", "color": INK, "size": 15}, "plot_bgcolor": "white", "paper_bgcolor": "white", "hoverlabel": {"font_size": 14},
         "xaxis": {"automargin": True, "fixedrange": True, "showgrid": False}, "yaxis": {"automargin": True, "fixedrange": True, "gridcolor": "#EEEEEE", "zeroline": False}, **layout})
 
-# %% ../nbs/tools/dashboard.ipynb #3f0b64d8
+# %% ../nbs/tools/dashboard.ipynb #0187a7cc
 def outcome_figure(
     prediction: Mapping,  # respuesta de la API
 ) -> go.Figure:  # tres barras
@@ -192,7 +194,7 @@ def outcome_figure(
     fig.add_bar(x=whole, y=names, orientation="h", marker_color=list(OUTCOME_COLORS.values()), text=[f"<b>{p} %</b>" for p in whole],
                 textposition="outside", textfont={"size": 18, "color": INK}, cliponaxis=False, hoverinfo="skip")
     fig.update_yaxes(autorange="reversed", tickfont={"size": 16}, ticksuffix="  ", showgrid=False)
-    return fig.update_xaxes(range=[0, max(whole) * 1.15], visible=False)
+    return fig.update_xaxes(range=[0, 105], visible=False)  # siempre hasta 100: dos partidos se comparan de un vistazo
 
 # %% ../nbs/tools/dashboard.ipynb #3f663f83
 NUMERIC = re.compile(r"[+−]?[\d.,]+( %)?|–")

@@ -9,12 +9,13 @@ __all__ = ['OUTCOMES', 'MAX_FIXTURES', 'MAX_BODY', 'HORIZON', 'RECENT', 'KICKOFF
            'Predictions', 'StoredPrediction', 'StoredPredictions', 'LeagueInfo', 'ModelInfo', 'Team', 'Teams',
            'TeamDay', 'TeamHistory', 'Health', 'FieldError', 'Problem', 'ApiProblem', 'as_problem', 'problem_response',
            'field_error', 'validation_problem', 'summary', 'likeness', 'nearest', 'quoted', 'new_id', 'BadFixture',
-           'Predictor', 'unknown_league', 'unknown_team', 'Log', 'Meter', 'Service', 'batch_detail', 'log_problem',
-           'service_of', 'problems', 'predict', 'predict_batch', 'recent_predictions', 'stored_prediction',
-           'model_info', 'league_or_problem', 'teams', 'team_history', 'alive', 'ready', 'metrics', 'request_id_of',
-           'body_length', 'Envelope', 'add_docs', 'honest_schema', 'route_of', 'create_api', 'on_problem', 'on_invalid']
+           'unknown_league', 'unknown_team', 'Predictor', 'Log', 'Meter', 'Service', 'in_batch', 'batch_detail',
+           'log_problem', 'service_of', 'problems', 'predict', 'predict_batch', 'recent_predictions',
+           'stored_prediction', 'model_info', 'league_or_problem', 'teams', 'team_history', 'alive', 'ready', 'metrics',
+           'request_id_of', 'body_length', 'Envelope', 'add_docs', 'honest_schema', 'route_of', 'create_api',
+           'on_problem', 'on_invalid']
 
-# %% ../nbs/11_serving.ipynb #266d86ff
+# %% ../nbs/11_serving.ipynb #7aeb0c34
 import datetime as dt
 import difflib
 import json
@@ -28,7 +29,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Annotated, Any, Literal, Protocol
 
-from fastapi import APIRouter, FastAPI, Query, Request, Response
+from fastapi import APIRouter, FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.staticfiles import StaticFiles
@@ -68,7 +69,7 @@ League = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, m
 TeamName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=80)]
 EXAMPLE = {"league": "E0", "home_team": "Arsenal", "away_team": "Tottenham", "kickoff": "2026-05-24"}
 
-# %% ../nbs/11_serving.ipynb #684cb068
+# %% ../nbs/11_serving.ipynb #db75379c
 class Fixture(BaseModel):
     "Un partido por predecir."
 
@@ -78,7 +79,8 @@ class Fixture(BaseModel):
     home_team: TeamName = Field(description="Equipo local; da igual con mayúsculas o acentos")
     away_team: TeamName = Field(description="Equipo visitante")
     kickoff: Annotated[str, AfterValidator(valid_kickoff)] = Field(
-        description="Día del partido, o día y hora, en ISO 8601. Cuenta el día tal como está escrito", json_schema_extra={"pattern": f"^{KICKOFF.pattern}$"})
+        description="Día del partido, o día y hora, en ISO 8601. Cuenta el día tal como está escrito",
+        json_schema_extra={"pattern": f"^{KICKOFF.pattern}$"})
 
     @property
     def day(self) -> dt.date:
@@ -93,7 +95,7 @@ class Batch(BaseModel):
 
     fixtures: list[Fixture] = Field(min_length=1, max_length=MAX_FIXTURES, description="Los partidos; la respuesta conserva el orden")
 
-# %% ../nbs/11_serving.ipynb #99f669e2
+# %% ../nbs/11_serving.ipynb #fc944e9b
 Warn = Literal["stale", "no_recent_matches"]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -112,8 +114,10 @@ class Prediction(BaseModel):
     outcome: Literal["home_win", "draw", "away_win"] = Field(description="El resultado más probable")
     model_name: str
     model_version: str
-    features_as_of: dt.date | None = Field(description="Día del último partido de estos equipos que el modelo ha tenido en cuenta; nulo si ninguno había jugado")
-    warnings: list[Warn] = Field(description="`stale`: el partido es posterior a los datos. `no_recent_matches`: de alguno de los equipos no se conoce ningún partido del último año")
+    features_as_of: dt.date | None = Field(
+        description="Día del último partido de estos equipos que el modelo ha tenido en cuenta; nulo si ninguno había jugado")
+    warnings: list[Warn] = Field(
+        description="`stale`: el partido es posterior a los datos. `no_recent_matches`: a alguno de los equipos no se le conoce ningún partido en el último año")
 
 
 class Predictions(BaseModel):
@@ -205,7 +209,7 @@ class Health(BaseModel):
     status: Literal["ok"]
     model_version: str | None = None
 
-# %% ../nbs/11_serving.ipynb #7c46bbaf
+# %% ../nbs/11_serving.ipynb #0b2ef714
 PROBLEM_JSON = "application/problem+json"
 PROBLEM_TYPES = "urn:futbol-mlops:problem:"
 
@@ -222,8 +226,8 @@ class FieldError(BaseModel):
 class Problem(BaseModel):
     "Un error, según RFC 9457."
 
-    type: str = Field(examples=[PROBLEM_TYPES + "unknown-team"])
-    title: str = Field(examples=["Equipo desconocido"])
+    type: str = Field(examples=[PROBLEM_TYPES + "unpredictable-fixture"])
+    title: str = Field(examples=["No se puede predecir ese partido"])
     status: int = Field(examples=[422])
     detail: str
     instance: str = Field(description="Ruta que se pidió", examples=["/v1/predictions"])
@@ -246,12 +250,12 @@ class ApiProblem(HTTPException):
         super().__init__(status, detail, headers)
         self.kind, self.title, self.errors = kind, title, list(errors)
 
-# %% ../nbs/11_serving.ipynb #49cea5ca
+# %% ../nbs/11_serving.ipynb #1daeea22
 HTTP_TITLES = {
     400: ("bad-request", "Petición ilegible", "No se pudo leer el cuerpo de la petición."),
     404: ("not-found", "No existe", "Esa dirección no existe. Las que hay están en /docs."),
     405: ("method-not-allowed", "Método no admitido", "Esa dirección existe, pero no admite ese método; la cabecera Allow dice cuáles admite."),
-    413: ("too-large", "Petición demasiado grande", f"El cuerpo puede tener hasta {MAX_BODY:_} bytes. Reparte los partidos en varios lotes.".replace("_", ".")),
+    413: ("too-large", "Petición demasiado grande", f"El cuerpo puede ocupar hasta {MAX_BODY // 1_000_000} MB. Reparte los partidos en varios lotes."),
     500: ("internal", "Error interno", "Algo ha fallado en el servidor y ha quedado anotado. Si se repite, cita el request_id."),
 }
 
@@ -278,7 +282,7 @@ def problem_response(
     body = json.dumps(content, ensure_ascii=False).encode("utf-8", "replace")
     return Response(body, problem.status_code, dict(problem.headers or {}), media_type=PROBLEM_JSON)
 
-# %% ../nbs/11_serving.ipynb #3fbcd0d9
+# %% ../nbs/11_serving.ipynb #aee4f939
 SPANISH = {
     "missing": "falta y es obligatorio",
     "extra_forbidden": "sobra: no es un campo conocido",
@@ -320,7 +324,8 @@ def validation_problem(
         return ApiProblem(400, "invalid-json", "JSON no válido", f"El cuerpo no es JSON: falla en el carácter {errors[0]['loc'][-1]}.")
     content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if isinstance(error.body, bytes) and not re.fullmatch(r"application/(.+\+)?json", content_type):
-        return ApiProblem(415, "unsupported-media-type", "Tipo de contenido no admitido", f"Envía el cuerpo con «Content-Type: application/json»; llegó «{content_type[:80]}».")
+        detail = f"Envía el cuerpo con «Content-Type: application/json»; llegó «{content_type[:80]}»."
+        return ApiProblem(415, "unsupported-media-type", "Tipo de contenido no admitido", detail)
     fields = [field_error(e) for e in errors]
     return ApiProblem(422, "validation", "La petición no cumple el contrato", summary(fields), fields)
 
@@ -366,7 +371,7 @@ def new_id() -> str:  # UUID versión 7
     ms, ns = divmod(time.time_ns(), 1_000_000)
     return str(uuid.UUID(int=ms << 80 | 7 << 76 | (ns * 4096 // 1_000_000) << 64 | 2 << 62 | secrets.randbits(62)))
 
-# %% ../nbs/11_serving.ipynb #18e8a868
+# %% ../nbs/11_serving.ipynb #ab641658
 class BadFixture(ValueError):
     "Un partido que no se puede predecir; `errors` dice por qué, campo a campo."
 
@@ -378,6 +383,27 @@ class BadFixture(ValueError):
         self.errors = list(errors)
 
 
+def unknown_league(
+    league: str,  # código que llegó
+    known: Iterable[str],  # los que hay
+) -> FieldError:  # con los que hay
+    "Una liga que el modelo no conoce."
+    detail = f"Liga desconocida: «{league[:12]}». Las que hay: {', '.join(known)}"
+    return FieldError(pointer="#/league", detail=detail, suggestions=list(known))
+
+
+def unknown_team(
+    field: str,  # `home_team` o `away_team`
+    name: str,  # nombre que llegó
+    league: str,  # su liga
+    close: Sequence[str],  # nombres parecidos
+) -> FieldError:  # con los nombres parecidos
+    "Un equipo que el modelo no conoce."
+    question = f" ¿Quisiste decir {quoted(close)}?" if close else ""
+    detail = f"Equipo desconocido: «{name}».{question} Lista completa: GET /v1/teams?league={league}"
+    return FieldError(pointer=f"#/{field}", detail=detail, suggestions=close or None)
+
+# %% ../nbs/11_serving.ipynb #1ffefafc
 class Predictor:
     "Un paquete de servicio que contesta a partidos: encuentra los equipos, mira la fecha y calcula."
 
@@ -409,8 +435,8 @@ class Predictor:
         if league not in self.names:
             raise BadFixture([unknown_league(league, self.names)])
         home_team, away_team = self.team(league, fixture.home_team), self.team(league, fixture.away_team)
-        last_day = self.bundle.until_by_league[league]
-        if home_team is None or away_team is None or home_team == away_team or not self.bundle.since_by_league[league] <= day <= last_day + HORIZON:
+        first_day, last_day = self.bundle.since_by_league[league], self.bundle.until_by_league[league]
+        if home_team is None or away_team is None or home_team == away_team or not first_day <= day <= last_day + HORIZON:
             raise BadFixture(self.errors(fixture, home_team, away_team, suggest))
         home, away = history.state_before(league, home_team, day), history.state_before(league, away_team, day)
         features = match_features(home, away)
@@ -444,31 +470,14 @@ class Predictor:
             found.append(FieldError(pointer="#/away_team", detail=f"Un equipo no juega contra sí mismo: los dos son «{home_team}»"))
         first, last = self.bundle.since_by_league[league], self.bundle.until_by_league[league]
         if fixture.day < first:
-            found.append(FieldError(pointer="#/kickoff", detail=f"El primer partido conocido de {league} es del {first}; antes no se sabe nada"))
+            detail = f"El primer partido conocido de {league} es del {first}; antes no se sabe nada"
+            found.append(FieldError(pointer="#/kickoff", detail=detail))
         elif fixture.day > last + HORIZON:
-            found.append(FieldError(pointer="#/kickoff", detail=f"Los datos de {league} acaban el {last} y se predice hasta {HORIZON.days} días después, el {last + HORIZON}. Actualiza los datos"))
+            detail = f"Los datos de {league} acaban el {last} y se predice hasta {HORIZON.days} días después, el {last + HORIZON}. Actualiza los datos"
+            found.append(FieldError(pointer="#/kickoff", detail=detail))
         return found
 
-
-def unknown_league(
-    league: str,  # código que llegó
-    known: Iterable[str],  # los que hay
-) -> FieldError:  # con los que hay
-    "Una liga que el modelo no conoce."
-    return FieldError(pointer="#/league", detail=f"Liga desconocida: «{league[:12]}». Las que hay: {', '.join(known)}", suggestions=list(known))
-
-
-def unknown_team(
-    field: str,  # `home_team` o `away_team`
-    name: str,  # nombre que llegó
-    league: str,  # su liga
-    close: Sequence[str],  # nombres parecidos
-) -> FieldError:  # con los nombres parecidos
-    "Un equipo que el modelo no conoce."
-    question = f" ¿Quisiste decir {quoted(close)}?" if close else ""
-    return FieldError(pointer=f"#/{field}", detail=f"Equipo desconocido: «{name}».{question} Lista completa: GET /v1/teams?league={league}", suggestions=close or None)
-
-# %% ../nbs/11_serving.ipynb #a26acdcd
+# %% ../nbs/11_serving.ipynb #f52e5e94
 class Log(Protocol):
     "Dónde se anotan las predicciones. Si no puede, lanza `OSError`."
 
@@ -507,9 +516,10 @@ class Service:
             try:
                 rows.append(self.predictor.predict(fixture, request_id, suggest=len(bad) < 10))
             except BadFixture as e:
-                bad += [f.model_copy(update={"index": i, "pointer": f"#/fixtures/{i}{f.pointer[1:]}"}) for f in e.errors] if batch else e.errors
+                bad += in_batch(e.errors, i) if batch else e.errors
         if bad:
-            raise ApiProblem(422, "unknown-fixture", "No se puede predecir ese partido", batch_detail(bad) if batch else " ".join(f"{f.detail}." for f in bad), bad)
+            detail = batch_detail(bad) if batch else " ".join(f"{f.detail}." for f in bad)
+            raise ApiProblem(422, "unpredictable-fixture", "No se puede predecir ese partido", detail, bad)
         try:
             self.log.append_many(rows)
         except OSError as e:
@@ -517,6 +527,14 @@ class Service:
             raise log_problem() from e
         self.metrics.predicted(rows)
         return rows
+
+
+def in_batch(
+    errors: Iterable[FieldError],  # de un partido
+    index: int,  # su posición en el lote
+) -> list[FieldError]:  # los mismos, con la posición
+    "Señala el sitio de un partido dentro de su lote."
+    return [e.model_copy(update={"index": index, "pointer": f"#/fixtures/{index}{e.pointer[1:]}"}) for e in errors]
 
 
 def batch_detail(
@@ -530,7 +548,8 @@ def batch_detail(
 
 def log_problem() -> ApiProblem:  # 503
     "Sin registro no hay predicción: una respuesta que nadie anotó no se puede juzgar después."
-    return ApiProblem(503, "log-unavailable", "Servicio no disponible", "El registro de predicciones no responde y sin él no se predice. Vuelve a intentarlo en unos segundos.", headers={"Retry-After": "5"})
+    detail = "El registro de predicciones no responde y sin él no se predice. Vuelve a intentarlo en unos segundos."
+    return ApiProblem(503, "log-unavailable", "Servicio no disponible", detail, headers={"Retry-After": "5"})
 
 # %% ../nbs/11_serving.ipynb #ec1e5dff
 def service_of(
@@ -555,21 +574,27 @@ def problems(
 
 router = APIRouter(prefix="/v1")
 
-# %% ../nbs/11_serving.ipynb #5c186c70
-@router.post("/predictions", tags=["predicciones"], summary="Predice un partido", response_model=Prediction, responses=problems(400, 413, 415, 422, 503))
+# %% ../nbs/11_serving.ipynb #bc566b32
+@router.post("/predictions", tags=["predicciones"], summary="Predice un partido",
+             response_model=Prediction, responses=problems(400, 413, 415, 422, 503))
 async def predict(fixture: Fixture, request: Request) -> dict:
     "Probabilidades 1-X-2 con lo que se sabía antes del partido, también si ya se jugó."
     return service_of(request).predict([fixture], request.state.request_id)[0]
 
 
-@router.post("/predictions/batch", tags=["predicciones"], summary="Predice hasta 1000 partidos", response_model=Predictions, responses=problems(400, 413, 415, 422, 503))
+@router.post("/predictions/batch", tags=["predicciones"], summary="Predice hasta 1000 partidos",
+             response_model=Predictions, responses=problems(400, 413, 415, 422, 503))
 async def predict_batch(batch: Batch, request: Request) -> dict:
     "Todos o ninguno: si un partido tiene errores, la respuesta dice cuáles y no se anota nada."
     return {"predictions": service_of(request).predict(batch.fixtures, request.state.request_id, batch=True)}
 
 
-@router.get("/predictions", tags=["predicciones"], summary="Las últimas predicciones", response_model=StoredPredictions, responses=problems(422, 503))
-async def recent_predictions(request: Request, limit: Annotated[int, Query(ge=1, le=MAX_FIXTURES, description="Cuántas como mucho")] = 20) -> dict:
+@router.get("/predictions", tags=["predicciones"], summary="Las últimas predicciones",
+             response_model=StoredPredictions, responses=problems(422, 503))
+async def recent_predictions(
+    request: Request,
+    limit: Annotated[int, Query(ge=1, le=MAX_FIXTURES, description="Cuántas como mucho")] = 20,
+) -> dict:
     "La más reciente primero."
     try:
         return {"predictions": service_of(request).log.recent(limit)}
@@ -577,7 +602,8 @@ async def recent_predictions(request: Request, limit: Annotated[int, Query(ge=1,
         raise log_problem() from e
 
 
-@router.get("/predictions/{prediction_id}", tags=["predicciones"], summary="Una predicción anotada", response_model=StoredPrediction, responses=problems(404, 422, 503))
+@router.get("/predictions/{prediction_id}", tags=["predicciones"], summary="Una predicción anotada",
+             response_model=StoredPrediction, responses=problems(404, 422, 503))
 async def stored_prediction(prediction_id: str, request: Request) -> Mapping:
     "La predicción tal como se respondió, con las variables que la produjeron."
     try:
@@ -588,15 +614,15 @@ async def stored_prediction(prediction_id: str, request: Request) -> Mapping:
         raise ApiProblem(404, "unknown-prediction", "Predicción desconocida", "No hay ninguna predicción con ese identificador.")
     return row
 
-# %% ../nbs/11_serving.ipynb #b2df600e
+# %% ../nbs/11_serving.ipynb #6352dfde
 @router.get("/model", tags=["modelo"], summary="El modelo que responde", response_model=ModelInfo)
 async def model_info(request: Request) -> dict:
     "Versión, datos de entrenamiento, métricas y ligas."
     bundle = service_of(request).predictor.bundle
-    leagues = [{"league": code, "teams": len(bundle.teams(code)), "since": bundle.since_by_league[code], "until": bundle.until_by_league[code],
-                "accepted_until": bundle.until_by_league[code] + HORIZON} for code in bundle.leagues]
-    card = {key: bundle.manifest.get(key) for key in ("name", "version", "kind", "created_at", "run_id", "trained_on", "evaluated_on", "backtest")}
-    return {**card, "features": FEATURES, "outcomes": OUTCOMES, "data": bundle.manifest.get("data", {}), "metrics": bundle.manifest.get("metrics", {}), "leagues": leagues}
+    leagues = [LeagueInfo(league=code, teams=len(bundle.teams(code)), since=bundle.since_by_league[code], until=until, accepted_until=until + HORIZON)
+               for code, until in sorted(bundle.until_by_league.items())]
+    optional = {field: bundle.manifest.get(field) for field in ("created_at", "run_id", "trained_on", "evaluated_on", "backtest")}
+    return {"data": {}, "metrics": {}, **bundle.manifest, **optional, "features": FEATURES, "outcomes": OUTCOMES, "leagues": leagues}
 
 
 def league_or_problem(
@@ -616,20 +642,28 @@ async def teams(request: Request, league: Annotated[str | None, Query(descriptio
     service = service_of(request)
     states = service.predictor.bundle.history.states
     codes = [league_or_problem(service, league)] if league is not None else service.predictor.names
-    return {"teams": [{"id": team_id(name), "name": name, "league": code, "since": states[code][name][0].date, "until": states[code][name][-1].date, "elo": states[code][name][-1].elo}
-                      for code in codes for name in service.predictor.bundle.teams(code)]}
+    found = [(code, name, states[code][name]) for code in codes for name in service.predictor.bundle.teams(code)]
+    return {"teams": [{"id": team_id(name), "name": name, "league": code, "since": known[0].date, "until": known[-1].date, "elo": known[-1].elo}
+                      for code, name, known in found]}
 
 
-@router.get("/teams/{team}/history", tags=["modelo"], summary="La historia de un equipo", response_model=TeamHistory, responses=problems(404, 422))
-async def team_history(team: str, request: Request, league: Annotated[str, Query(description="Código de la liga")]) -> dict:
+@router.get("/teams/{team}/history", tags=["modelo"], summary="La historia de un equipo",
+             response_model=TeamHistory, responses=problems(404, 422))
+async def team_history(
+    team: Annotated[str, Path(max_length=80, description="Identificador o nombre del equipo")],
+    request: Request,
+    league: Annotated[str, Query(description="Código de la liga")],
+) -> dict:
     "Elo y resultado de cada partido conocido."
     service = service_of(request)
     code = league_or_problem(service, league)
     name = service.predictor.team(code, team)
     if name is None:
         close = nearest(team, service.predictor.names[code])
-        raise ApiProblem(404, "unknown-team", "Equipo desconocido", f"No hay ningún «{team[:80]}» en {code}." + (f" ¿Quisiste decir {quoted(map(team_id, close))}?" if close else ""))
-    matches = [{"date": s.date, "elo": s.elo, "points": s.points[-1], "goal_difference": s.goals[-1]} for s in service.predictor.bundle.history.states[code][name]]
+        question = f" ¿Quisiste decir {quoted(map(team_id, close))}?" if close else ""
+        raise ApiProblem(404, "unknown-team", "Equipo desconocido", f"No hay ningún «{team}» en {code}.{question}")
+    states = service.predictor.bundle.history.states[code][name]
+    matches = [{"date": s.date, "elo": s.elo, "points": s.points[-1], "goal_difference": s.goals[-1]} for s in states]
     return {"id": team_id(name), "name": name, "league": code, "matches": matches}
 
 # %% ../nbs/11_serving.ipynb #f1b52f42
@@ -659,7 +693,7 @@ async def metrics(request: Request) -> Response:
     body, content_type = service_of(request).metrics.render(request.headers.get("accept", ""))
     return Response(body, media_type=content_type)
 
-# %% ../nbs/11_serving.ipynb #f0ec550e
+# %% ../nbs/11_serving.ipynb #e9d031ee
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
@@ -676,7 +710,7 @@ def body_length(
 ) -> int:  # bytes anunciados; 0 si no se anuncian
     "El tamaño que anuncia la petición."
     sent = next((value for name, value in headers if name == b"content-length"), b"0")
-    return int(sent) if sent.isdigit() else 0
+    return int(sent[:19]) if sent.isdigit() else 0
 
 
 class Envelope:
@@ -724,7 +758,7 @@ class Envelope:
         finally:
             self.finished(scope, status, time.perf_counter() - started, request_id, failure)
 
-# %% ../nbs/11_serving.ipynb #c374623f
+# %% ../nbs/11_serving.ipynb #6efea01c
 def add_docs(
     app: FastAPI,  # la aplicación
 ) -> None:
@@ -733,7 +767,8 @@ def add_docs(
     urls = {}
     if local is not None:
         app.mount("/docs/assets", StaticFiles(packages=[("fastapi_offline", "static")]))
-        urls = {"swagger_js_url": "docs/assets/swagger-ui-bundle.js", "swagger_css_url": "docs/assets/swagger-ui.css", "swagger_favicon_url": "docs/assets/favicon.png"}
+        urls = {"swagger_js_url": "docs/assets/swagger-ui-bundle.js", "swagger_css_url": "docs/assets/swagger-ui.css",
+                "swagger_favicon_url": "docs/assets/favicon.png"}
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> Response:
@@ -753,7 +788,7 @@ def honest_schema(
                     response["description"] = "Correcto"
     return schema
 
-# %% ../nbs/11_serving.ipynb #ca8f79a1
+# %% ../nbs/11_serving.ipynb #b11342cc
 DESCRIPTION = """Probabilidades de victoria local, empate y victoria visitante de un partido de liga.
 
 Un partido ya jugado se responde con las variables que se conocían antes de jugarlo. Uno posterior a los datos lleva el aviso `stale`.
@@ -785,7 +820,8 @@ def create_api(
         route = route_of(scope)
         metrics.answered(route, scope["method"], status, seconds)
         if logger is not None:
-            line = {"request_id": request_id, "method": scope["method"], "path": scope["path"], "route": route, "status": status, "ms": round(seconds * 1000, 2)}
+            line = {"request_id": request_id, "method": scope["method"], "path": scope["path"], "route": route, "status": status,
+                    "ms": round(seconds * 1000, 2)}
             with suppress(OSError):  # un diario que no se puede escribir no cuesta una respuesta
                 if failure is None:
                     logger.info("request", **line)
@@ -793,8 +829,9 @@ def create_api(
                     logger.error("request_failed", **line, exc_info=failure)
 
     app = FastAPI(
-        title="futbol_mlops", version="1.0.0", description=DESCRIPTION, openapi_tags=TAGS, docs_url=None, redoc_url=None, redirect_slashes=False,
-        generate_unique_id_function=lambda route: route.name, lifespan=lifespan, telemetry={"tracing": False, "metrics": False, "logs": False})
+        title="futbol_mlops", version="1.0.0", description=DESCRIPTION, openapi_tags=TAGS, docs_url=None, redoc_url=None,
+        redirect_slashes=False, generate_unique_id_function=lambda route: route.name, lifespan=lifespan,
+        telemetry={"tracing": False, "metrics": False, "logs": False})
     app.state.service = Service(Predictor(bundle), log, metrics)
     app.add_middleware(Envelope, finished=finished)
     app.add_exception_handler(HTTPException, on_problem)

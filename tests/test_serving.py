@@ -171,6 +171,8 @@ def test_every_wrong_request_has_its_code(client):
     problem(client.get("/v1/predictions?limit=1001"), 422)
     problem(client.get("/v1/teams?league=ZZ"), 422)
     problem(client.get("/v1/teams/man-city/history"), 422)
+    problem(client.get(f"/v1/teams/{'a' * 60_000}/history?league=E0"), 422)
+    problem(post(b"{}", {**JSON, "content-length": "9" * 5000}), 413)
     assert "man-city" in problem(client.get("/v1/teams/manchester/history?league=E0"), 404)["detail"]
     assert client.put("/v1/model").headers["allow"] == "GET"
     problem(client.put("/v1/model"), 405)
