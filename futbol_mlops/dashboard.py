@@ -196,7 +196,7 @@ def outcome_figure(
     fig.update_yaxes(autorange="reversed", tickfont={"size": 16}, ticksuffix="  ", showgrid=False)
     return fig.update_xaxes(range=[0, 105], visible=False)  # siempre hasta 100: dos partidos se comparan de un vistazo
 
-# %% ../nbs/tools/dashboard.ipynb #3f663f83
+# %% ../nbs/tools/dashboard.ipynb #aab1d580
 NUMERIC = re.compile(r"[+−]?[\d.,]+( %)?|–")
 
 
@@ -211,10 +211,10 @@ def table_html(
     style = table.style.hide(axis="index").format(escape="html").format_index(escape="html", axis="columns").set_caption(caption).set_uuid(name)
     side = {i: "center" if c in centered else "right" for i, c in enumerate(table) if c in centered or all(NUMERIC.fullmatch(x) for x in table[c])}
     style.set_table_styles([
-        {"selector": "", "props": "width:100%; border-collapse:collapse; font-variant-numeric:tabular-nums; font-size:.95rem"},
+        {"selector": "", "props": "width:100%; table-layout:auto; border-collapse:collapse; font-variant-numeric:tabular-nums; font-size:.95rem"},
         {"selector": "caption", "props": "caption-side:top; text-align:left; padding:0 0 .4rem; font-weight:600"},
         {"selector": "th", "props": f"text-align:left; padding:.3rem .6rem; border-bottom:2px solid {MUTED}; font-weight:600"},
-        {"selector": "td", "props": "padding:.35rem .6rem; border-bottom:1px solid #DDDDDD"},
+        {"selector": "td", "props": "text-align:left; padding:.35rem .6rem; border-bottom:1px solid #DDDDDD"},
         *({"selector": f".col{i}", "props": f"text-align:{align}"} for i, align in side.items())])
     if css is not None:
         style.apply(lambda _: css, axis=None)

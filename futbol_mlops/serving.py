@@ -15,10 +15,9 @@ __all__ = ['OUTCOMES', 'MAX_FIXTURES', 'MAX_BODY', 'HORIZON', 'RECENT', 'KICKOFF
            'request_id_of', 'body_length', 'Envelope', 'add_docs', 'honest_schema', 'route_of', 'create_api',
            'on_problem', 'on_invalid']
 
-# %% ../nbs/11_serving.ipynb #7aeb0c34
+# %% ../nbs/11_serving.ipynb #a8853916
 import datetime as dt
 import difflib
-import json
 import re
 import secrets
 import time
@@ -250,7 +249,7 @@ class ApiProblem(HTTPException):
         super().__init__(status, detail, headers)
         self.kind, self.title, self.errors = kind, title, list(errors)
 
-# %% ../nbs/11_serving.ipynb #1daeea22
+# %% ../nbs/11_serving.ipynb #054d8d01
 HTTP_TITLES = {
     400: ("bad-request", "Petición ilegible", "No se pudo leer el cuerpo de la petición."),
     404: ("not-found", "No existe", "Esa dirección no existe. Las que hay están en /docs."),
@@ -278,9 +277,8 @@ def problem_response(
     "Un error como respuesta."
     problem = as_problem(error)
     content = Problem(type=PROBLEM_TYPES + problem.kind, title=problem.title, status=problem.status_code, detail=problem.detail,
-                      instance=path, request_id=request_id, errors=problem.errors or None).model_dump(exclude_none=True)
-    body = json.dumps(content, ensure_ascii=False).encode("utf-8", "replace")
-    return Response(body, problem.status_code, dict(problem.headers or {}), media_type=PROBLEM_JSON)
+                      instance=path, request_id=request_id, errors=problem.errors or None)
+    return Response(content.model_dump_json(exclude_none=True), problem.status_code, problem.headers, media_type=PROBLEM_JSON)
 
 # %% ../nbs/11_serving.ipynb #aee4f939
 SPANISH = {

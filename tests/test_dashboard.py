@@ -130,7 +130,7 @@ def test_fixture(page, stack):
     if target := os.environ.get("FUTBOL_SCREENSHOT"):
         page.mouse.move(0, 0)
         page.locator("[data-testid=stStatusWidget]").wait_for(state="detached")
-        page.screenshot(path=target, clip={"x": 0, "y": 0, "width": 1280, "height": 740})
+        page.screenshot(path=target, clip={"x": 0, "y": 0, "width": 1280, "height": 750})
         assert Path(target).stat().st_size < 300_000
 
     logged = stack.ask("/v1/predictions", limit=1)["predictions"][0]
