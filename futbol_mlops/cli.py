@@ -250,7 +250,7 @@ def predict_command(
     if p["warnings"]:
         Console(stderr=True).print("Aviso: los datos acaban antes de ese día; faltan los partidos jugados desde entonces.", style="yellow")
 
-# %% ../nbs/tools/cli.ipynb #ff78cbf2
+# %% ../nbs/tools/cli.ipynb #58761c9f
 @app.command("serve", cls=SpanishCommand)
 def serve_command(
     host: Annotated[str, typer.Option("--host", help="Dirección en la que escucha.")] = "",
@@ -267,8 +267,13 @@ def serve_command(
 def dashboard_command() -> None:
     "Abre el panel, cliente de una API en marcha."
     from futbol_mlops.dashboard import dashboard_command as command
+    from futbol_mlops.preflight import port_problem
 
-    raise typer.Exit(subprocess.call(command(current_settings())))
+    settings = current_settings()
+    if problem := port_problem(settings.host, settings.dashboard_port, "la variable FUTBOL_DASHBOARD_PORT"):
+        Console(stderr=True).print(problem, style="red", highlight=False, markup=False, soft_wrap=True)
+        raise typer.Exit(1)
+    raise typer.Exit(subprocess.call(command(settings)))
 
 
 @app.command("demo", cls=SpanishCommand)
