@@ -217,7 +217,7 @@ def as_dict(
     "Una fila como diccionario."
     return {c: json.loads(v) if c in AS_JSON else v for c, v in zip(COLUMNS, row, strict=True)}
 
-# %% ../nbs/13_observability.ipynb #c6e7cb74
+# %% ../nbs/13_observability.ipynb #e67bf7bc
 def configure_logging(
     stream=None,  # dónde se escribe; por defecto, la salida estándar
     level: str = "INFO",  # nivel mínimo
@@ -233,4 +233,4 @@ def configure_logging(
         foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render]))
     root = logging.getLogger()
     root.handlers[:], root.level = [handler], logging.getLevelName(level)
-    return structlog.get_logger()
+    return structlog.get_logger().bind()  # ya montado: sin `bind`, structlog lo montaría en cada línea
