@@ -15,7 +15,7 @@ __all__ = ['OUTCOMES', 'MAX_FIXTURES', 'MAX_BODY', 'HORIZON', 'RECENT', 'KICKOFF
            'request_id_of', 'body_length', 'Envelope', 'add_docs', 'honest_schema', 'route_of', 'create_api',
            'on_problem', 'on_invalid']
 
-# %% ../nbs/11_serving.ipynb #a8853916
+# %% ../nbs/11_serving.ipynb #204193ca
 import datetime as dt
 import difflib
 import re
@@ -25,7 +25,6 @@ import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Annotated, Any, Literal, Protocol
 
 from fastapi import APIRouter, FastAPI, Path, Query, Request, Response
@@ -756,17 +755,14 @@ class Envelope:
         finally:
             self.finished(scope, status, time.perf_counter() - started, request_id, failure)
 
-# %% ../nbs/11_serving.ipynb #6efea01c
+# %% ../nbs/11_serving.ipynb #58acb659
 def add_docs(
     app: FastAPI,  # la aplicación
 ) -> None:
-    "`/docs` con Swagger UI, servido desde aquí si está instalado `fastapi-offline`."
-    local = find_spec("fastapi_offline")
-    urls = {}
-    if local is not None:
-        app.mount("/docs/assets", StaticFiles(packages=[("fastapi_offline", "static")]))
-        urls = {"swagger_js_url": "docs/assets/swagger-ui-bundle.js", "swagger_css_url": "docs/assets/swagger-ui.css",
-                "swagger_favicon_url": "docs/assets/favicon.png"}
+    "`/docs` con Swagger UI, con sus ficheros servidos desde aquí."
+    app.mount("/docs/assets", StaticFiles(packages=[("fastapi_offline", "static")]))
+    urls = {"swagger_js_url": "docs/assets/swagger-ui-bundle.js", "swagger_css_url": "docs/assets/swagger-ui.css",
+            "swagger_favicon_url": "docs/assets/favicon.png"}
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> Response:
