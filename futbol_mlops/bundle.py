@@ -68,14 +68,14 @@ def swap_folder(
         raise
     shutil.rmtree(old, ignore_errors=True)
 
-# %% ../nbs/09_bundle.ipynb #61b087a5
+# %% ../nbs/09_bundle.ipynb #a67d77f5
 def write_bundle(
     folder: Path,  # dónde queda; si ya hay uno, lo sustituye entero
     model: dict,  # los números del modelo: `kind` y lo suyo
     history: History,  # los estados de los equipos hasta hoy
     manifest: dict,  # `version`, `data`, `metrics`, `run_id`…
 ) -> Path:  # la carpeta
-    "Escribe un paquete de servicio: o queda entero o no queda."
+    "Escribe un paquete de servicio; nunca se ve a medias."
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))

@@ -565,7 +565,7 @@ def show_prediction(
         stored = ask(api, "GET", f"/v1/predictions/{prediction['prediction_id']}")
         show_table(feature_table(model["features"], stored["features"]), "features", "Lo que vio el modelo (forma: últimos 5 partidos)")
 
-# %% ../nbs/tools/dashboard.ipynb #2cc64a72
+# %% ../nbs/tools/dashboard.ipynb #38ddec48
 def quiniela_page() -> None:
     "Una jornada entera, pronosticada con lo que se sabía antes, y lo que pasó."
     _, api, model, matches = start_page("La quiniela")
@@ -607,7 +607,7 @@ def teams_page() -> None:
     figure = elo_figure(histories)
     show_figure(figure, f"Líneas de Elo de {', '.join(h['name'] for h in histories)}. {figure.layout.title.text[3:-4]}. Las cifras, en la tabla de debajo")
     show_table(elo_table(histories), "elo", f"Elo al acabar cada temporada, {LEAGUES.get(league['league'], league['league'])}")
-    st.caption("Elo mide la fuerza con los resultados: 100 puntos de diferencia en campo neutral son ganar unas 2 de cada 3 veces. Una línea rota es una temporada en otra categoría o sin datos.")
+    st.caption("Elo mide la fuerza con los resultados: 100 puntos de diferencia en campo neutral son esperar 0,64 puntos por partido (victoria 1, empate ½). Una línea rota es una temporada en otra categoría o sin datos.")
 
 # %% ../nbs/tools/dashboard.ipynb #5b350455
 METRICS = (("rps", "RPS", 4, "Error de las tres probabilidades, teniendo en cuenta que un empate está más cerca de ganar que una derrota. Menos es mejor."),

@@ -49,12 +49,12 @@ def season_of(
     cut = (8, 5) if date.year == 2020 else (7, 15)
     return date.year - ((date.month, date.day) < cut)
 
-# %% ../nbs/04_features.ipynb #6f4cc3fe
+# %% ../nbs/04_features.ipynb #dc2232c3
 def season_rating(
     rating: float,  # Elo al acabar su última temporada
     summers: int,  # veranos cruzados desde entonces
 ) -> float:  # Elo con el que empieza
-    "Elo tras el verano: la distancia a la media se encoge `SEASON_KEEP` por cada verano."
+    "Elo tras el verano: la distancia a la media se multiplica por `SEASON_KEEP` en cada verano."
     return START_RATING + (rating - START_RATING) * SEASON_KEEP**summers
 
 # %% ../nbs/04_features.ipynb #5d23c2c3
@@ -178,14 +178,15 @@ class History:
                 raise UnknownTeam(f"«{team}» no ha jugado ningún partido conocido de {league}.")
         return match_features(self.state_before(league, home_team, kickoff), self.state_before(league, away_team, kickoff))
 
-# %% ../nbs/04_features.ipynb #c3c3ed45
+# %% ../nbs/04_features.ipynb #fafb2d2d
 def build_features(
     matches,  # DataFrame de partidos en orden de fecha (`load_matches`)
+    history: History | None = None,  # la memoria que se va llenando; por defecto, una vacía
 ) -> tuple:  # DataFrame con las columnas `FEATURES`, mismo índice, y la `History` resultante
     "Las variables de cada partido, en una sola pasada y sin mirar al futuro."
     import pandas as pd
 
-    history = History()
+    history = History() if history is None else history
     columns = (matches[c] for c in ("league", "home_team", "away_team", "date", "home_goals", "away_goals"))
     rows = [history.add(league, home, away, date.date(), hg, ag) for league, home, away, date, hg, ag in zip(*columns, strict=True)]
     return pd.DataFrame(rows, columns=list(FEATURES), index=matches.index, dtype=float), history
