@@ -98,7 +98,7 @@ def wait_dashboard(
             raise DemoError(f"El panel no arranca. Sus últimas líneas:\n{dashboard.logs()}")
         time.sleep(0.2)
 
-# %% ../nbs/tools/demo.ipynb #cef71576
+# %% ../nbs/tools/demo.ipynb #3413dc16
 SIGNS = {"home_win": "1", "draw": "X", "away_win": "2"}
 
 
@@ -134,7 +134,7 @@ def predict_matchday(
     table = Table("partido", "1", "X", "2", "signo", "acabó", title=f"Última jornada, con lo que se sabía antes ({fixtures[0]['kickoff']})")
     for p, m in zip(predictions, played.itertuples(), strict=True):
         hit = "green" if p["outcome"] == m.outcome else "red"
-        table.add_row(f"{m.home_team} – {m.away_team}", *(f"{p[k]:.0%}" for k in SIGNS), f"[{hit}]{SIGNS[p['outcome']]}[/]", f"{m.home_goals}-{m.away_goals}")
+        table.add_row(f"{m.home_team} – {m.away_team}", *(f"{p[k]:.1%}" for k in SIGNS), f"[{hit}]{SIGNS[p['outcome']]}[/]", f"{m.home_goals}-{m.away_goals}")
     return table
 
 # %% ../nbs/tools/demo.ipynb #fbb28042
