@@ -19,6 +19,9 @@ from futbol_mlops.dashboard import ask, dashboard_command, open_api
 from futbol_mlops.demo import DashboardProcess, wait_dashboard
 from futbol_mlops.deployment import ServerProcess, free_port, wait_healthy
 
+# Al arrancar un contenedor cambia la red de la máquina y Chromium corta lo que esté pidiendo: las dos pruebas, en el mismo proceso.
+pytestmark = pytest.mark.xdist_group("network")
+
 PATIENCE = 20_000  # milisegundos; una máquina ocupada tarda
 
 

@@ -43,6 +43,9 @@ from futbol_mlops.deployment import (
 )
 from futbol_mlops.features import History
 
+# Con tests/test_dashboard.py: arrancar un contenedor cambia la red y al navegador se le cortan las peticiones.
+pytestmark = pytest.mark.xdist_group("network")
+
 FIXTURE = {"league": "SP1", "home_team": "Betis", "away_team": "Sevilla", "kickoff": "2024-09-21"}
 
 
