@@ -100,8 +100,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'futbol_mlops.dashboard.matchday_name': ( 'tools/dashboard.html#matchday_name',
                                                                                   'futbol_mlops/dashboard.py'),
                                         'futbol_mlops.dashboard.matchdays': ('tools/dashboard.html#matchdays', 'futbol_mlops/dashboard.py'),
-                                        'futbol_mlops.dashboard.model_card': ( 'tools/dashboard.html#model_card',
-                                                                               'futbol_mlops/dashboard.py'),
                                         'futbol_mlops.dashboard.model_page': ( 'tools/dashboard.html#model_page',
                                                                                'futbol_mlops/dashboard.py'),
                                         'futbol_mlops.dashboard.number': ('tools/dashboard.html#number', 'futbol_mlops/dashboard.py'),

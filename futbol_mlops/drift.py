@@ -8,7 +8,7 @@ __all__ = ['LIVE_COLUMNS', 'LATE_COLUMNS', 'P_VALUE', 'Z_LIMIT', 'MIN_ROWS', 'CA
            'season_split', 'Check', 'check_rows', 'run_evidently', 'ResourceFinder', 'external_resources',
            'DriftResult', 'drift_report', 'match_key', 'served_frame', 'find_results']
 
-# %% ../nbs/14_drift.ipynb #758e8983
+# %% ../nbs/14_drift.ipynb #6014fad3
 import datetime as dt
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,11 +21,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from .data import write_atomic
+from .data import OUTCOMES, write_atomic
 from .evaluation import rank_probability_score
 from .features import FEATURES, season_of
 from .figures import INK, MUTED, OUTCOME_COLORS, new_figure
-from .models import OUTCOMES, outcome_codes
+from .models import outcome_codes
 
 # %% ../nbs/14_drift.ipynb #89d20ae4
 LIVE_COLUMNS = (*FEATURES, *OUTCOMES)  # se saben al servir: las variables y las tres probabilidades

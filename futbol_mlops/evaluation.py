@@ -7,7 +7,7 @@ __all__ = ['SELECTION_SEASONS', 'REPORT_SEASONS', 'rank_probability_score', 'sco
            'market_probabilities', 'paired_interval', 'calibration_table', 'expected_calibration_error',
            'calibration_figure']
 
-# %% ../nbs/07_evaluation.ipynb #d7732980
+# %% ../nbs/07_evaluation.ipynb #16454e1a
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -15,8 +15,9 @@ import pandas as pd
 from sklearn.base import BaseEstimator
 from sklearn.metrics import log_loss
 
+from .data import OUTCOMES
 from .figures import MUTED, OUTCOME_COLORS, OUTCOME_NAMES, new_figure
-from .models import OUTCOMES, outcome_codes
+from .models import outcome_codes
 
 # %% ../nbs/07_evaluation.ipynb #befbdc28
 def rank_probability_score(

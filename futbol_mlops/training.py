@@ -6,7 +6,7 @@
 __all__ = ['EXPERIMENT', 'TRUSTED_TYPES', 'run_parameters', 'Evaluated', 'evaluate', 'open_tracking', 'Trained', 'log_run',
            'data_facts', 'train']
 
-# %% ../nbs/08_training.ipynb #8feb4632
+# %% ../nbs/08_training.ipynb #8dd46a5a
 import logging
 import os
 import platform
@@ -18,7 +18,7 @@ from sklearn.base import BaseEstimator
 
 from . import features
 from .config import Settings
-from .data import data_version
+from .data import OUTCOMES, data_version
 from futbol_mlops.evaluation import (
     REPORT_SEASONS,
     SELECTION_SEASONS,
@@ -30,7 +30,7 @@ from futbol_mlops.evaluation import (
 )
 from .features import build_features
 from .figures import figure_svg
-from .models import MODELS, OUTCOMES, outcome_codes
+from .models import MODELS, outcome_codes
 
 # %% ../nbs/08_training.ipynb #9adae7a6
 def run_parameters(

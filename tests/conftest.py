@@ -40,3 +40,13 @@ def home(trained_home: Path, tmp_path: Path) -> Path:
     for name in ("bundle", "data"):
         shutil.copytree(trained_home / name, tmp_path / "state" / name)
     return tmp_path / "state"
+
+
+@pytest.fixture
+def log(tmp_path: Path):
+    "Un registro de predicciones vacío."
+    from futbol_mlops.observability import PredictionLog
+
+    log = PredictionLog(tmp_path / "predictions.db")
+    yield log
+    log.close()

@@ -29,13 +29,6 @@ def bundle():
 
 
 @pytest.fixture
-def log(tmp_path):
-    log = PredictionLog(tmp_path / "predictions.db")
-    yield log
-    log.close()
-
-
-@pytest.fixture
 def logger():
     "El diario escribe en memoria y, al acabar, `logging` queda como estaba."
     root, stream = logging.getLogger(), io.StringIO()

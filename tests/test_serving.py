@@ -49,13 +49,6 @@ def bundle(served):
 
 
 @pytest.fixture
-def log(tmp_path):
-    log = PredictionLog(tmp_path / "predictions.db")
-    yield log
-    log.close()
-
-
-@pytest.fixture
 def client(bundle, log):
     return TestClient(create_api(bundle, log, Metrics(process=False)))
 
