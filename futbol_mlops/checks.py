@@ -6,13 +6,13 @@
 __all__ = ['PLAIN', 'describe', 'difference', 'CheckFailed', 'check_equal', 'check_close', 'check_between', 'check_contains',
            'check_that', 'check_raises', 'check_unchanged']
 
-# %% ../nbs/tools/checks.ipynb #f4dc7bd1
+# %% ../nbs/tools/checks.ipynb #1890014c
 import copy
 import math
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-# %% ../nbs/tools/checks.ipynb #b1270990
+# %% ../nbs/tools/checks.ipynb #3184b9b9
 def describe(
     value: Any,  # lo que sea
     width: int = 160,  # caracteres como mucho
@@ -28,7 +28,7 @@ def describe(
         text = f"«{value}»" if isinstance(value, str) else " ".join(repr(value).split())
     return text if len(text) <= width else text[: width - 1] + "…"
 
-# %% ../nbs/tools/checks.ipynb #6515c42d
+# %% ../nbs/tools/checks.ipynb #ecffa0b1
 PLAIN = (str, bytes, bool, int, float, type(None))
 
 
@@ -49,7 +49,7 @@ def _parts(value: Any):
         return "secuencia", {f"[{i}]": v for i, v in enumerate(value.tolist())}
     return None
 
-# %% ../nbs/tools/checks.ipynb #732bca2c
+# %% ../nbs/tools/checks.ipynb #64e6c614
 def difference(
     came: Any,  # lo que llegó
     expected: Any,  # lo que se esperaba
@@ -58,9 +58,9 @@ def difference(
     "La primera diferencia entre dos valores. Listas y tuplas valen lo mismo, 1 y 1.0 también, y NaN es igual a NaN."
     ours, theirs = _parts(expected), _parts(came)
     if ours and theirs:
-        if ours[0] != theirs[0] or list(ours[1]) != list(theirs[1]) and ours[0] != "diccionario" or set(ours[1]) != set(theirs[1]):
+        if ours[0] != theirs[0] or ours[0] in ("secuencia", "diccionario") and set(ours[1]) != set(theirs[1]):
             return "", came, expected
-        for name, value in ours[1].items():
+        for name, value in ours[1].items():  # en una tabla, columnas e índice van delante: si coinciden, el resto existe
             found = difference(theirs[1][name], value, tolerance)
             if found:
                 return name + found[0], *found[1:]
@@ -79,7 +79,7 @@ def _same(came: Any, expected: Any, tolerance: float) -> bool:
         return type(came) is type(expected) and came == expected
     return type(came) is type(expected) and bool(came == expected)
 
-# %% ../nbs/tools/checks.ipynb #3f0c508b
+# %% ../nbs/tools/checks.ipynb #8af53cc1
 class CheckFailed(AssertionError):
     "Una comprobación no se cumple; el mensaje dice qué se esperaba y qué vino."
 
@@ -88,7 +88,7 @@ def _fail(message: str, expected: str, came: str, where: str = "") -> NoReturn:
     place = f" En {where.strip()}: e" if where else " E"
     raise CheckFailed(f"{message.rstrip('.')}.{place}speraba {expected} y tu función devolvió {came}.")
 
-# %% ../nbs/tools/checks.ipynb #5cf5e893
+# %% ../nbs/tools/checks.ipynb #e771f967
 def check_equal(
     came: Any,  # lo que devuelve el código de quien estudia
     expected: Any,  # lo que debería devolver
@@ -99,7 +99,7 @@ def check_equal(
     if found:
         _fail(message, describe(found[2]), describe(found[1]), found[0])
 
-# %% ../nbs/tools/checks.ipynb #8f849c4d
+# %% ../nbs/tools/checks.ipynb #381fe676
 def check_close(
     came: Any,  # un número, o lo que contenga números
     expected: Any,  # lo que debería ser
@@ -111,7 +111,7 @@ def check_close(
     if found:
         _fail(message, describe(found[2]), describe(found[1]), found[0])
 
-# %% ../nbs/tools/checks.ipynb #0b15034b
+# %% ../nbs/tools/checks.ipynb #671f68c8
 def check_between(
     came: Any,  # un número
     low: float,  # mínimo admitido
@@ -123,7 +123,7 @@ def check_between(
     if type(number) not in (int, float) or not low <= number <= high:
         _fail(message, f"un número entre {describe(low)} y {describe(high)}", describe(came))
 
-# %% ../nbs/tools/checks.ipynb #fc9ea6ec
+# %% ../nbs/tools/checks.ipynb #c001a982
 def check_contains(
     came: Any,  # un texto, o una colección
     part: Any,  # lo que debe estar dentro
@@ -135,7 +135,7 @@ def check_contains(
     if not inside:
         _fail(message, f"algo que contenga {describe(part)}", describe(came))
 
-# %% ../nbs/tools/checks.ipynb #2d11ca1f
+# %% ../nbs/tools/checks.ipynb #83901dd1
 def check_that(
     came: Any,  # lo que devuelve el código de quien estudia
     rule: Callable[[Any], bool],  # lo que debe cumplir
@@ -150,7 +150,7 @@ def check_that(
     if not held:
         _fail(message, expected, describe(came))
 
-# %% ../nbs/tools/checks.ipynb #9823fdd1
+# %% ../nbs/tools/checks.ipynb #f6dc436a
 def check_raises(
     error: type[Exception],  # la excepción que se espera
     func: Callable,  # la función de quien estudia
@@ -171,7 +171,7 @@ def check_raises(
         _fail(message, wanted, f"un {type(e).__name__} que dice «{e}»")
     _fail(message, wanted, describe(came))
 
-# %% ../nbs/tools/checks.ipynb #58a6c1a8
+# %% ../nbs/tools/checks.ipynb #13af74be
 def check_unchanged(
     func: Callable,  # la función de quien estudia
     *args: Any,  # con qué se llama

@@ -6,7 +6,7 @@
 __all__ = ['CELL', 'Player', 'PlayerError', 'rebuild_error', 'PlayerGone', 'StandIn', 'Match', 'planned_checks', 'Scorer',
            'referee', 'main', 'Stadium']
 
-# %% ../nbs/tools/referee.ipynb #8fb37033
+# %% ../nbs/tools/referee.ipynb #cf3aebe2
 import ast
 import contextlib
 import importlib
@@ -30,7 +30,7 @@ from .exercises import CHECKS, check_calls, check_message, source_names
 from .isolation import Limits, isolate
 from .wire import Channel, ChannelClosed, WireError, decode, encode
 
-# %% ../nbs/tools/referee.ipynb #d154a785
+# %% ../nbs/tools/referee.ipynb #e2c2d9f5
 CELL = "<tu celda>"
 
 
@@ -53,7 +53,7 @@ def _describe_error(error: BaseException) -> dict:
     return {"kinds": [[kind.__module__, kind.__qualname__] for kind in type(error).__mro__], "text": text, "line": line,
             "code": linecache.getline(CELL, line).strip()[:120] if line else ""}
 
-# %% ../nbs/tools/referee.ipynb #a7135b66
+# %% ../nbs/tools/referee.ipynb #463ee49e
 class Player:
     "El proceso que contesta: carga código ajeno y atiende llamadas."
 
@@ -113,7 +113,7 @@ class Player:
         "Llama a una función y devuelve su resultado, o cómo dejó los argumentos."
         args = decode(message["args"], self.callback)
         result = self.module.__dict__[message["name"]](*args, **decode(message["kwargs"], self.callback))
-        return {"after": encode([a for a in args if not isinstance(a, types.FunctionType)])} if message["after"] else {"return": encode(result)}
+        return {"after": encode([None if isinstance(a, types.FunctionType) else a for a in args])} if message["after"] else {"return": encode(result)}
 
     def callback(self, number: int) -> Callable:
         "Una función del árbitro, vista desde aquí."
@@ -127,7 +127,7 @@ class Player:
 
         return remote
 
-# %% ../nbs/tools/referee.ipynb #e5e6d032
+# %% ../nbs/tools/referee.ipynb #6dd0d183
 class PlayerError(Exception):
     "Un error del código de quien estudia cuyo tipo no existe aquí."
 
@@ -151,7 +151,7 @@ def _exception_here(module: str, name: str) -> type[Exception] | None:
     found = vars(sys.modules[module]).get(name) if module in sys.modules else None
     return found if isinstance(found, type) and issubclass(found, Exception) and found is not Exception else None
 
-# %% ../nbs/tools/referee.ipynb #35edce20
+# %% ../nbs/tools/referee.ipynb #e0546a72
 class PlayerGone(Exception):
     "El proceso del jugador ya no contesta; el texto dice por qué."
 
@@ -168,7 +168,8 @@ class StandIn:
 
     def arguments_after(self, *args: Any) -> list:
         "Cómo quedan los argumentos después de llamarla."
-        return self._match.call(self.__name__, args, {}, after=True)
+        after = self._match.call(self.__name__, args, {}, after=True)
+        return [mine if callable(mine) else now for mine, now in zip(args, after, strict=True)]
 
 
 class Match:
@@ -217,7 +218,7 @@ class Match:
         except Exception as e:
             return {"error": _describe_error(e)}
 
-# %% ../nbs/tools/referee.ipynb #a1d1a949
+# %% ../nbs/tools/referee.ipynb #03a2aa4f
 class _Record(ast.NodeTransformer):
     "Cambia `check_…(…)` por `__record__(número, lambda: check_…(…))`."
 
@@ -239,7 +240,7 @@ def planned_checks(
     return [{"cell": i, "hidden": cell["hidden"], "message": check_message(call), "passed": False, "text": ""}
             for i, cell in enumerate(cells) for call in check_calls(ast.parse(cell["source"]))]
 
-# %% ../nbs/tools/referee.ipynb #55e54ef7
+# %% ../nbs/tools/referee.ipynb #c8692996
 def _explain(error: Exception, message: str) -> str:
     "Qué contar de una comprobación que no llegó a compararse."
     start = f"{message.rstrip('.')}. " if message else ""
@@ -294,7 +295,7 @@ class Scorer:
             first += count
         return self.plan
 
-# %% ../nbs/tools/referee.ipynb #8cccb704
+# %% ../nbs/tools/referee.ipynb #0b9ab790
 def referee(
     job: dict,  # contexto, `drivers`, ayudas, respuesta, nombres y celdas de prueba
     channel: Channel,  # con el jugador
@@ -331,7 +332,7 @@ def _kick_off(match: Match, job: dict, names: list[str], space: dict) -> str:
         return f"Tu código contesta algo que no se entiende ({e})."
     return ""
 
-# %% ../nbs/tools/referee.ipynb #21fa24e6
+# %% ../nbs/tools/referee.ipynb #6ce68e8d
 def _nursery(control: socket.socket) -> None:
     "El vivero: por cada orden, bifurca un jugador y un árbitro; o los retira."
     children: dict[int, tuple[int, int]] = {}
@@ -411,7 +412,7 @@ def _judge(job: dict, player: Channel) -> dict:
     except Exception as e:
         return {"checks": planned_checks(job["cells"]), "problem": "", "broken": f"{type(e).__name__}: {e}"}
 
-# %% ../nbs/tools/referee.ipynb #d4d46863
+# %% ../nbs/tools/referee.ipynb #29621e91
 def _spawned_referee() -> None:
     "El árbitro como programa: encargo por la entrada, veredicto por la salida; arranca él al jugador."
     client = Channel(sys.stdin.buffer.raw.read, sys.stdout.buffer.raw.write)
@@ -454,7 +455,7 @@ def main(
 if __name__ == "__main__" and "ipykernel" not in sys.modules and "execnb.shell" not in sys.modules:
     main(sys.argv[1])
 
-# %% ../nbs/tools/referee.ipynb #f03df5c0
+# %% ../nbs/tools/referee.ipynb #36811f6d
 class Stadium:
     "Juzga respuestas en procesos aparte. Se usa con `with`."
 
