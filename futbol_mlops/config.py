@@ -5,18 +5,18 @@
 # %% auto #0
 __all__ = ['ConfigError', 'Settings', 'get_settings']
 
-# %% ../nbs/tools/config.ipynb #6ced3e01
+# %% ../nbs/tools/config.ipynb #51e1d9ca
 from functools import lru_cache
 from pathlib import Path
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-# %% ../nbs/tools/config.ipynb #d17f2669
+# %% ../nbs/tools/config.ipynb #15b39fd4
 class ConfigError(ValueError):
     "Un ajuste no vale; el mensaje dice cuál, qué llegó y qué se esperaba."
 
-# %% ../nbs/tools/config.ipynb #43b16218
+# %% ../nbs/tools/config.ipynb #74b6ae25
 class Settings(BaseSettings):
     "Ajustes del sistema; cada campo se cambia con la variable de entorno `FUTBOL_` más su nombre."
 
@@ -28,6 +28,8 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=1, le=65535, description="Puerto de la API")
     dashboard_port: int = Field(8501, ge=1, le=65535, description="Puerto del panel")
     bundle: Path | None = Field(None, description="Paquete de servicio; por defecto, el del campeón dentro de `home`")
+
+    solutions: Path | None = Field(None, description="Carpeta privada de soluciones, para calificar lo que cuenta")
 
     @property
     def matches_path(self) -> Path:
@@ -59,7 +61,7 @@ class Settings(BaseSettings):
         "El registro de predicciones (SQLite)."
         return self.home / "predictions.db"
 
-# %% ../nbs/tools/config.ipynb #ebd61889
+# %% ../nbs/tools/config.ipynb #887ac054
 @lru_cache
 def get_settings() -> Settings:  # los ajustes vigentes; se leen una vez por proceso
     "Los ajustes del entorno. Lanza `ConfigError` si alguno no vale."
