@@ -9,7 +9,7 @@ __all__ = ['MAX_COPIES', 'MAX_STATEMENTS', 'MAX_SOURCE', 'IDLE', 'EMPTY_IMAGE', 
            'report_lines', 'next_hint', 'grade_notebook', 'notebooks_in', 'watch', 'report_html', 'notebook_path',
            'unsaved_answers', 'grade_this', 'review', 'review_exercise']
 
-# %% ../nbs/tools/grading.ipynb #abb2779e
+# %% ../nbs/tools/grading.ipynb #e9666ae7
 import ast
 import builtins
 import hashlib
@@ -50,7 +50,7 @@ from futbol_mlops.exercises import (
 from .isolation import Limits
 from .referee import Stadium, planned_checks
 
-# %% ../nbs/tools/grading.ipynb #ac4f6937
+# %% ../nbs/tools/grading.ipynb #0a05e178
 _EXERCISE = re.compile(r"^[ \t]*#[ \t]*\|?[ \t]*exercise[ \t]*:[ \t]*(\d+\.\d+)", re.IGNORECASE | re.MULTILINE)
 _TEST = re.compile(r"^\s*#[ \t]*\|?[ \t]*(test|hidden)[ \t]*:", re.IGNORECASE)
 MAX_COPIES = 3  # celdas del mismo ejercicio que se prueban
@@ -95,7 +95,7 @@ def parses(
     "Si una celda se puede leer como Python."
     return len(source) <= MAX_SOURCE and _is_python(python_of(source))
 
-# %% ../nbs/tools/grading.ipynb #03beceee
+# %% ../nbs/tools/grading.ipynb #eb26c87a
 def same_code(
     a: str,  # una celda
     b: str,  # otra
@@ -105,7 +105,7 @@ def same_code(
         return ast.dump(ast.parse(python_of(a))) == ast.dump(ast.parse(python_of(b)))
     return a.strip() == b.strip()
 
-# %% ../nbs/tools/grading.ipynb #05122216
+# %% ../nbs/tools/grading.ipynb #f42157d9
 def own_cells(
     cells: list[Cell],  # el cuaderno entregado
     sheet: Sheet,  # su hoja
@@ -131,7 +131,7 @@ def answers(
         found += [s for s in own_cells(cells, sheet) if parses(s) and not _EXERCISE.search(s) and set(exercise.names) & set(source_names(python_of(s)))]
     return [s for s in dict.fromkeys(reversed(found)) if not same_code(s, exercise.start)][:MAX_COPIES]
 
-# %% ../nbs/tools/grading.ipynb #2d405b01
+# %% ../nbs/tools/grading.ipynb #37550cb9
 def helpers(
     source: str,  # la respuesta
     others: list[str],  # el resto de celdas de quien estudia
@@ -156,7 +156,7 @@ def helpers(
     stars = makers.get("*", []) if unknown else []  # `from math import *`: puede dar cualquier nombre
     return [ast.unparse(statements[i]) for i in sorted({*chosen, *stars})]
 
-# %% ../nbs/tools/grading.ipynb #bf5b2c06
+# %% ../nbs/tools/grading.ipynb #32a0e433
 @dataclass
 class Result:
     "El resultado de un ejercicio."
@@ -189,7 +189,7 @@ def earned_points(
     "Puntos por lo que se ha arreglado, no por lo que ya estaba bien."
     return round(points * max(0, passed - baseline) / (total - baseline), 2) if total > baseline else 0.0
 
-# %% ../nbs/tools/grading.ipynb #81e27214
+# %% ../nbs/tools/grading.ipynb #cfcfca6b
 class VerdictCache:
     "Veredictos ya dados, por huella del encargo. Sin fichero, no recuerda nada."
 
@@ -216,7 +216,7 @@ class VerdictCache:
             temporary.write_text(json.dumps(self.used, ensure_ascii=False), encoding="utf-8")
             temporary.replace(self.path)
 
-# %% ../nbs/tools/grading.ipynb #46336c5d
+# %% ../nbs/tools/grading.ipynb #14ca827d
 class GradingError(RuntimeError):
     "No se puede calificar, y no por culpa de quien estudia; el mensaje dice qué hacer."
 
@@ -234,7 +234,7 @@ def make_job(
     return {"context": sheet.context, "drivers": sheet.drivers, "names": exercise.names, "source": python_of(source), "cells": cells,
             "helpers": helpers(source, others, provided) if parses(source) else []}
 
-# %% ../nbs/tools/grading.ipynb #9363d98e
+# %% ../nbs/tools/grading.ipynb #79035571
 IDLE = ("return None", "return []", "return {}", "return 0", "return True", "raise ValueError")  # funciones que no hacen nada
 
 
@@ -251,6 +251,7 @@ class Grader:
     ):
         self.sheets, self.hidden, self.cache = {s.name: s for s in sheets}, hidden, cache or VerdictCache()
         self.stadium = stadium or Stadium(preloads(sheets))
+        self.layers: set[str] = set()  # con qué se han encerrado las respuestas
         self.pool = ThreadPoolExecutor(workers or os.cpu_count() or 1)
 
     def __enter__(self) -> "Grader":
@@ -264,6 +265,7 @@ class Grader:
     def judge(self, job: dict) -> dict:
         "El veredicto de un encargo. Lanza `GradingError` si lo que falla son las pruebas."
         verdict = self.cache.judge(self.stadium, job)
+        self.layers |= set(verdict["layers"])
         if verdict.get("broken"):
             raise GradingError(f"Las pruebas no se pueden ejecutar ({verdict['broken']}). Comprueba la instalación con «futbol-mlops doctor».")
         return verdict
@@ -312,7 +314,7 @@ def preloads(
     names |= {n.module for tree in trees for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module}
     return ["futbol_mlops.checks", *(["pandas", "pyarrow"] if "pandas" in names else []), *sorted(names - {"pandas"})]
 
-# %% ../nbs/tools/grading.ipynb #a32285a2
+# %% ../nbs/tools/grading.ipynb #2bb5e66f
 EMPTY_IMAGE = "futbol-mlops-empty:1"
 
 
@@ -350,7 +352,7 @@ def container_stadium(
     limits = Limits()
     return Stadium(preloads(sheets), limits, player=lambda scratch: container_command(engine.name, scratch, limits))
 
-# %% ../nbs/tools/grading.ipynb #a9f02985
+# %% ../nbs/tools/grading.ipynb #0b36718e
 def sheet_of(
     cells: list[Cell],  # un cuaderno
     sheets: list[Sheet],  # las hojas que hay
@@ -367,7 +369,7 @@ def sheet_of(
     best = max(sheets, key=likeness, default=None)
     return best if best and (likeness(best)[0] or best.name in name) else None
 
-# %% ../nbs/tools/grading.ipynb #8235e1d8
+# %% ../nbs/tools/grading.ipynb #2cbce4ed
 @dataclass
 class Report:
     "Los resultados de un cuaderno, con lo necesario para enseñarlos."
@@ -412,7 +414,7 @@ def number_text(
     "Un número como se escribe en español."
     return f"{value:.2f}".rstrip("0").rstrip(".").replace(".", ",")
 
-# %% ../nbs/tools/grading.ipynb #b7be2e83
+# %% ../nbs/tools/grading.ipynb #39ad82a2
 def headline(
     result: Result,  # el resultado de un ejercicio
 ) -> str:  # «4.3 ✗ El descanso también juega (0 de 2)»
@@ -439,7 +441,7 @@ def report_lines(
     if report.note:
         yield "detail", f"  {report.note}"
 
-# %% ../nbs/tools/grading.ipynb #c3aba07a
+# %% ../nbs/tools/grading.ipynb #a3f81ba2
 def next_hint(
     report: Report,  # resultados de un cuaderno
     state: Path,  # fichero con las pistas ya vistas
@@ -457,7 +459,7 @@ def next_hint(
     state.write_text(json.dumps(seen | {pending.number: level}), encoding="utf-8")
     return f"{pending.number} · Pista {level} de {len(pending.hints)}: {pending.hints[level - 1]}"
 
-# %% ../nbs/tools/grading.ipynb #5d12971a
+# %% ../nbs/tools/grading.ipynb #9611fe81
 def grade_notebook(
     path: Path,  # cuaderno de quien estudia
     grader: Grader,  # con las hojas que sabe calificar
@@ -506,7 +508,7 @@ def watch(
             before, done = stamp, done + 1
         time.sleep(pause)
 
-# %% ../nbs/tools/grading.ipynb #26767f29
+# %% ../nbs/tools/grading.ipynb #abe7e8c1
 def report_html(
     report: Report,  # resultados de un cuaderno
 ) -> str:  # tabla
@@ -568,7 +570,7 @@ def grade_this(
         report.note = f"{report.note} {next_hint(report, Path('.futbol') / 'grading' / 'hints.json')}".strip()
     return report
 
-# %% ../nbs/tools/grading.ipynb #2a0b87a4
+# %% ../nbs/tools/grading.ipynb #a4a3d208
 def review(
     solutions: Path,  # carpeta de soluciones
     exercises: Path | None = None,  # carpeta de ejercicios, para ver si está al día

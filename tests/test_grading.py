@@ -4,7 +4,9 @@ import os
 import shutil
 import subprocess
 import sys
+import textwrap
 import time
+import uuid
 import zipfile
 from pathlib import Path
 
@@ -24,7 +26,16 @@ from futbol_mlops.exercises import (
     solution_files,
     write_kit,
 )
-from futbol_mlops.grading import Grader, GradingError, VerdictCache, container_stadium, grade_notebook, review
+from futbol_mlops.grading import (
+    Grader,
+    GradingError,
+    VerdictCache,
+    container_stadium,
+    grade_notebook,
+    make_job,
+    preloads,
+    review,
+)
 from futbol_mlops.isolation import Limits
 from futbol_mlops.referee import Stadium
 
@@ -45,7 +56,15 @@ def sheet():
 
 @pytest.fixture(scope="module")
 def grader(sheet):
-    with Grader([sheet], hidden=True) as grader:
+    "Con tiempo de sobra: nada de lo honrado falla por ir la máquina cargada."
+    with Grader([sheet], hidden=True, stadium=Stadium(preloads([sheet]), Limits(seconds=30))) as grader:
+        yield grader
+
+
+@pytest.fixture(scope="module")
+def impatient(sheet):
+    "Para las trampas: lo que no acaba en cuatro segundos se corta."
+    with Grader([sheet], hidden=True, stadium=Stadium(preloads([sheet]), Limits(seconds=4))) as grader:
         yield grader
 
 
@@ -74,21 +93,19 @@ def test_the_course_has_enough_exercises_and_some_to_mend():
 def nbdev_test(folder: Path) -> tuple[set[str], str]:
     "Los cuadernos de una carpeta que la forma sencilla da por malos."
     (folder / "pyproject.toml").write_text('[project]\nname = "x"\n[tool.nbdev]\nexec_profile = false\ntst_flags = "notest wrong"\n')
-    done = subprocess.run([BIN / "nbdev_test", str(folder), "--n_workers", "2"], cwd=folder, capture_output=True, text=True)
+    done = subprocess.run([BIN / "nbdev_test", str(folder), "--n-workers", "2"], cwd=folder, capture_output=True, text=True)
     failed = done.stderr.partition("Tests Failed On The Following Notebooks")[2]
     return {p.stem for p in folder.glob("*.ipynb") if p.name in failed}, done.stdout + done.stderr
 
 
 def test_the_plain_form_passes_exactly_when_the_visible_tests_do(tmp_path, sheet):
-    blank, solved = tmp_path / "blank", tmp_path / "solved"
+    blank, done = tmp_path / "blank", tmp_path / "done"
     build(SOLUTIONS, blank)
-    solved.mkdir()
+    done.mkdir()
     for path in solution_files(SOLUTIONS):
-        write(solved / path.name, solved(read_sheet(path)))
+        write(done / path.name, solved(read_sheet(path)))
     exercise = sheet.exercises[0]
-    with Grader([sheet], hidden=False) as visible:
-        from futbol_mlops.grading import make_job
-
+    with Grader([sheet]) as visible:
         verdicts = {i: all(c["passed"] for c in visible.judge(make_job(sheet, exercise, wrong, False))["checks"]) for i, wrong in enumerate(exercise.wrong)}
     assert set(verdicts.values()) == {True, False}, "hace falta una equivocada que solo cacen las ocultas y otra que caiga en las visibles"
     for i, wrong in enumerate(exercise.wrong):
@@ -96,9 +113,9 @@ def test_the_plain_form_passes_exactly_when_the_visible_tests_do(tmp_path, sheet
         for cell in notebook["cells"]:
             if f"exercise: {exercise.number} " in "".join(cell["source"]):
                 cell["source"] = wrong
-        write(solved / f"{sheet.name}_{i}.ipynb", notebook)
+        write(done / f"{sheet.name}_{i}.ipynb", notebook)
     assert nbdev_test(blank)[0] == set(STAGES)
-    failed, output = nbdev_test(solved)
+    failed, output = nbdev_test(done)
     assert failed == {f"{sheet.name}_{i}" for i, passed in verdicts.items() if not passed}, output
 
 
@@ -112,8 +129,8 @@ def earned(grader, submission, folder: Path) -> float:
 
 
 @pytest.mark.parametrize("name", CHEATS)
-def test_a_cheat_scores_nothing(name, grader, sheet, tmp_path):
-    assert earned(grader, CHEATS[name](sheet), tmp_path) == 0
+def test_a_cheat_scores_nothing(name, impatient, sheet, tmp_path):
+    assert earned(impatient, CHEATS[name](sheet), tmp_path) == 0
 
 
 @pytest.mark.parametrize("name", HONEST)
@@ -170,17 +187,32 @@ def test_an_answer_leaves_no_process_and_no_file_behind(sheet, tmp_path):
 
 def test_a_test_cannot_be_read_from_the_players_memory(sheet, tmp_path):
     "El jugador hereda la memoria del vivero: en ella no hay ni una prueba oculta, aunque se haya calificado antes con ella."
-    secret = "Perder 0-3 no vale nada"
     small = read_sheet(example_sheet(tmp_path))
-    spy = ("#| exercise: 4.1 Tres puntos\ndef points(goals, conceded):\n    import gc, re\n    needle = 'Perder 0-' + '3 no vale'\n    found = []\n"
-           "    for line in open('/proc/self/maps'):\n        where, mode = line.split()[:2]\n        if 'r' not in mode or 'v' in line[-9:]: continue\n"
-           "        a, b = (int(x, 16) for x in where.split('-'))\n        try:\n            with open('/proc/self/mem', 'rb') as m:\n                m.seek(a); found += re.findall(b'Perder 0-3 no v[a]le', m.read(b - a))\n"
-           "        except (OSError, ValueError, OverflowError): pass\n    raise RuntimeError(f'encontradas {len(found)}')")
-    assert secret in small.exercises[0].hidden[0]
+    secret = "-".join(["Perder", uuid.uuid4().hex])
+    small.exercises[0].hidden[0] += f"\ncheck_equal(points(0, 1), 0, '{secret} no vale nada')"
+    spy = textwrap.dedent(f"""
+        #| exercise: 4.1 Tres puntos
+        def points(goals, conceded):
+            import re
+            found, control = [], 0
+            for line in open("/proc/self/maps"):
+                where, mode = line.split()[:2]
+                start, end = (int(x, 16) for x in where.split("-"))
+                if "r" in mode and "[v" not in line:
+                    try:
+                        with open("/proc/self/mem", "rb") as memory:
+                            memory.seek(start)
+                            content = memory.read(end - start)
+                        found += re.findall(b"Perder-{secret[7:20]}[0-9a-f]+ no vale", content)
+                        control += len(re.findall(b"encon[t]radas", content))
+                    except (OSError, ValueError, OverflowError):
+                        pass
+            raise RuntimeError(f"encontradas {{len(found)}}, control {{control > 0}}")
+        """).lstrip()
     with Grader([small], hidden=True) as grader:
         for _ in range(2):
             [result] = grader.grade(small, read_cells(write(tmp_path / "espia.ipynb", {"cells": [{"cell_type": "code", "source": spy}]})))
-            assert result.earned == 0 and ("encontradas 0" in result.failures()[0] or "PermissionError" in result.failures()[0]), result.failures()
+            assert result.earned == 0 and "encontradas 0, control True" in result.failures()[0], result.failures()
 
 
 # ---- lo que usa quien estudia -----------------------------------------------------------------------------------
