@@ -7,10 +7,9 @@ __all__ = ['HEADERS', 'SPANS', 'NOTES', 'LOOKS_LIKE', 'DIRECTIVE', 'NUMBER', 'CH
            'READ_ME', 'NotebookError', 'Cell', 'read_cells', 'DirectiveError', 'directive', 'Exercise', 'Sheet',
            'defined_names', 'source_names', 'used_names', 'blank', 'without_directives', 'check_calls', 'check_message',
            'read_sheet', 'cell_id', 'notebook_text', 'build', 'solution_files', 'example_sheet', 'later_stages',
-           'borrowed_names', 'secret_lines', 'leaks', 'public_sheet', 'sheet_from', 'load_sheets', 'package_files',
-           'write_kit']
+           'borrowed_names', 'leaks', 'public_sheet', 'sheet_from', 'load_sheets', 'package_files', 'write_kit']
 
-# %% ../nbs/tools/exercises.ipynb #50a6a496
+# %% ../nbs/tools/exercises.ipynb #c0291fcd
 import ast
 import hashlib
 import json
@@ -19,7 +18,7 @@ import symtable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-# %% ../nbs/tools/exercises.ipynb #6805855d
+# %% ../nbs/tools/exercises.ipynb #06ee1caa
 class NotebookError(ValueError):
     "Un fichero no es un cuaderno legible; el mensaje dice cuál y por qué."
 
@@ -31,7 +30,7 @@ class Cell:
     source: str
     id: str = ""
 
-# %% ../nbs/tools/exercises.ipynb #64c256b0
+# %% ../nbs/tools/exercises.ipynb #b0e1c879
 def read_cells(
     path: Path,  # cuaderno
 ) -> list[Cell]:  # sus celdas, en orden
@@ -50,7 +49,7 @@ def _cell(raw: dict) -> Cell:
     text = "".join(text) if isinstance(text, list) else text
     return Cell(raw["cell_type"], text.replace("\r\n", "\n").replace("\r", "\n"), str(raw.get("id", "")))
 
-# %% ../nbs/tools/exercises.ipynb #01dbe478
+# %% ../nbs/tools/exercises.ipynb #096e6221
 HEADERS = ("exercise", "points", "test", "hidden", "wrong", "driver")  # al principio de una celda
 SPANS = ("solution", "end")  # dentro de un ejercicio
 NOTES = ("hint", "explain")  # en celdas sin código
@@ -62,7 +61,7 @@ NUMBER = re.compile(r"(?P<number>\d+\.\d+)(?:\s+(?P<rest>\S.*))?$")
 class DirectiveError(ValueError):
     "Un cuaderno de soluciones está mal escrito; el mensaje dice qué celda y por qué."
 
-# %% ../nbs/tools/exercises.ipynb #551d704b
+# %% ../nbs/tools/exercises.ipynb #bd339f0c
 def directive(
     line: str,  # una línea de una celda
 ) -> tuple[str, str] | None:  # (nombre, valor), o `None` si no es una directiva
@@ -77,7 +76,7 @@ def directive(
         raise DirectiveError(f"«{line.strip()}»: {found['name']} {'no lleva valor' if found['value'] else 'necesita un valor'}.")
     return found["name"], found["value"] or ""
 
-# %% ../nbs/tools/exercises.ipynb #8953f5cf
+# %% ../nbs/tools/exercises.ipynb #2599c700
 @dataclass
 class Exercise:
     "Un ejercicio entero. En lo que se reparte, `solution`, `hidden` y `wrong` van vacíos."
@@ -116,7 +115,7 @@ class Sheet:
         "Puntos que suma la hoja."
         return sum(e.points for e in self.exercises)
 
-# %% ../nbs/tools/exercises.ipynb #e1f92a13
+# %% ../nbs/tools/exercises.ipynb #3b3ce9e6
 def defined_names(
     node: ast.stmt,  # una instrucción de una celda
 ) -> set[str]:  # los nombres que deja definidos
@@ -140,7 +139,7 @@ def source_names(
     "Los nombres que define un trozo de código."
     return sorted(set().union(*(defined_names(node) for node in ast.parse(source).body), set()))
 
-# %% ../nbs/tools/exercises.ipynb #55e26926
+# %% ../nbs/tools/exercises.ipynb #13d0de2c
 def used_names(
     source: str,  # código
 ) -> set[str]:  # nombres que espera encontrar fuera de sus funciones
@@ -152,7 +151,7 @@ def used_names(
         found |= {s.get_name() for s in table.get_symbols() if s.is_referenced() and (table.get_type() == "module" or s.is_global())}
     return found
 
-# %% ../nbs/tools/exercises.ipynb #56f1ae51
+# %% ../nbs/tools/exercises.ipynb #4d354dcd
 def blank(
     source: str,  # celda de ejercicio con sus tramos de solución
 ) -> str:  # la misma con huecos
@@ -181,7 +180,7 @@ def without_directives(
     "El código de una celda, sin sus líneas `#|`."
     return "\n".join(line for line in source.split("\n") if not LOOKS_LIKE.match(line)).strip("\n")
 
-# %% ../nbs/tools/exercises.ipynb #8c40404e
+# %% ../nbs/tools/exercises.ipynb #fb5f7668
 CHECKS = ("check_equal", "check_close", "check_between", "check_contains", "check_that", "check_raises", "check_unchanged")
 _MESSAGE_AT = {"check_equal": 2, "check_close": 2, "check_contains": 2, "check_between": 3, "check_that": 3}
 
@@ -203,7 +202,7 @@ def check_message(
     parts = node.values if isinstance(node, ast.JoinedStr) else [node]
     return "".join(p.value if isinstance(p, ast.Constant) and isinstance(p.value, str) else "…" if isinstance(p, ast.FormattedValue) else "" for p in parts)
 
-# %% ../nbs/tools/exercises.ipynb #b73acbf9
+# %% ../nbs/tools/exercises.ipynb #8f21190a
 def _check_tests(source: str) -> ast.AST:
     "Exige que una celda de pruebas compruebe algo y lo explique. Lanza `DirectiveError`."
     try:
@@ -220,7 +219,7 @@ def _check_tests(source: str) -> ast.AST:
             raise DirectiveError(f"la comprobación de la línea {call.lineno} necesita un mensaje que explique por qué, escrito en la misma llamada.")
     return tree
 
-# %% ../nbs/tools/exercises.ipynb #269917b1
+# %% ../nbs/tools/exercises.ipynb #47c28759
 def _header(source: str) -> tuple[dict[str, str], str]:
     "(directivas de cabecera, resto de la celda). Una cabecera que aparece después de código está fuera de sitio."
     lines, head = source.split("\n"), {}
@@ -248,7 +247,7 @@ def _number(value: str, stage: int) -> tuple[str, str]:
         raise DirectiveError(f"«{value}» debe empezar por el número del ejercicio, como {stage}.1.")
     return found["number"], found["rest"] or ""
 
-# %% ../nbs/tools/exercises.ipynb #bd663298
+# %% ../nbs/tools/exercises.ipynb #90c29e58
 def _exercise(head: dict[str, str], body: str, stage: int) -> Exercise:
     "El ejercicio de una celda `#| exercise`."
     number, title = _number(head["exercise"], stage)
@@ -283,7 +282,7 @@ def _notes(source: str, stage: int) -> list[tuple[str, str, str]] | None:
             raise DirectiveError("una celda de pistas solo lleva «#| hint», «#| explain» y sus continuaciones en comentarios.")
     return [tuple(note) for note in notes]
 
-# %% ../nbs/tools/exercises.ipynb #ca45b00c
+# %% ../nbs/tools/exercises.ipynb #43826459
 def _wrong(exercise: Exercise, value: str, body: str) -> None:
     "Añade una respuesta equivocada a su ejercicio."
     if value not in ("", "given"):
@@ -305,7 +304,7 @@ def _complete(exercise: Exercise) -> str:
              "una pista (#| hint)": exercise.hints, "una explicación (#| explain)": exercise.explanation}
     return ", ".join(what for what, there in lacks.items() if not there)
 
-# %% ../nbs/tools/exercises.ipynb #6c5155b6
+# %% ../nbs/tools/exercises.ipynb #83e4c69a
 def read_sheet(
     path: Path,  # cuaderno de soluciones, llamado NN_etapa.ipynb
 ) -> Sheet:  # sus ejercicios
@@ -326,7 +325,7 @@ def read_sheet(
     _place(sheet)
     return sheet
 
-# %% ../nbs/tools/exercises.ipynb #b29eab9b
+# %% ../nbs/tools/exercises.ipynb #2c51703a
 def _add_cell(sheet: Sheet, known: dict[str, Exercise], cell: Cell) -> None:
     "Añade una celda a la hoja."
     if cell.kind == "markdown":
@@ -391,7 +390,7 @@ def _note(exercise: Exercise, name: str, text: str) -> None:
     else:
         exercise.hints.append(text)
 
-# %% ../nbs/tools/exercises.ipynb #5599b19e
+# %% ../nbs/tools/exercises.ipynb #7fddbb06
 def cell_id(
     *parts: object,  # lo que distingue a la celda: etapa, papel, posición
 ) -> str:  # ocho cifras hexadecimales
@@ -421,7 +420,7 @@ def _place(sheet: Sheet) -> None:
             placed.append({"kind": cell["kind"], "source": cell["source"], "id": cell_id(sheet.name, position)})
     sheet.cells = placed
 
-# %% ../nbs/tools/exercises.ipynb #fe0ae21d
+# %% ../nbs/tools/exercises.ipynb #b9b7fe0d
 def notebook_text(
     cells: list[dict],  # celdas con `kind`, `source` e `id`
 ) -> str:  # JSON del cuaderno
@@ -434,7 +433,7 @@ def notebook_text(
     found = {"cells": [written(cell) for cell in cells], "metadata": spec, "nbformat": 4, "nbformat_minor": 5}
     return json.dumps(found, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
 
-# %% ../nbs/tools/exercises.ipynb #6ee898f6
+# %% ../nbs/tools/exercises.ipynb #6c4b2f81
 def build(
     solutions: Path,  # carpeta de soluciones
     exercises: Path,  # carpeta de lo que se reparte
@@ -459,7 +458,7 @@ def solution_files(
         raise DirectiveError(f"No hay cuadernos de soluciones en {solutions}. Usa --solutions o la variable FUTBOL_SOLUTIONS para decir dónde están.")
     return found
 
-# %% ../nbs/tools/exercises.ipynb #8809a17e
+# %% ../nbs/tools/exercises.ipynb #aa181e29
 def example_sheet(
     folder: Path,  # dónde escribirla
     *extra: str,  # celdas de código que se añaden al final
@@ -480,7 +479,7 @@ def example_sheet(
     path.write_text(notebook_text([{"kind": "code" if i else "markdown", "source": s, "id": cell_id(name, "s", i)} for i, s in enumerate(cells)]), encoding="utf-8")
     return path
 
-# %% ../nbs/tools/exercises.ipynb #c9a5f332
+# %% ../nbs/tools/exercises.ipynb #35c56bf3
 STAGES = {"data": 1, "validation": 2, "versioning": 3, "features": 4, "feature_store": 5, "models": 6, "evaluation": 7, "training": 8, "bundle": 9,
           "registry": 9, "pipeline": 10, "serving": 11, "security": 12, "observability": 13, "drift": 14, "retraining": 15, "deployment": 16, "trends": 18}
 
@@ -513,27 +512,24 @@ def borrowed_names(
         found += [f"{exercise.number} usa {name}, de {owners[name]}" for name in sorted(used) if owners.get(name, exercise.number) != exercise.number]
     return found
 
-# %% ../nbs/tools/exercises.ipynb #6e63cbf3
-def secret_lines(
-    sheet: Sheet,  # una hoja de soluciones
-) -> set[str]:  # líneas que no deben salir de `solutions/`
-    "Las líneas de soluciones, pruebas ocultas y respuestas equivocadas que no están también en lo que se reparte."
-    def lines(text: str) -> set[str]:
-        return {" ".join(line.split()) for line in text.split("\n") if len(line.split()) > 1 and len(line.strip()) >= 12}
-
-    secret = set().union(*(lines(s) for e in sheet.exercises for s in (without_directives(e.solution), *e.hidden, *e.wrong)), set())
-    return secret - set().union(*(lines(cell["source"]) for cell in sheet.cells), set())
+# %% ../nbs/tools/exercises.ipynb #330bd198
+def _lines(*texts: str) -> set[str]:
+    "Las líneas que dicen algo, sin su sangría."
+    return {" ".join(line.split()) for text in texts for line in text.split("\n") if len(line.split()) > 1 and len(line.strip()) >= 12}
 
 
 def leaks(
     sheet: Sheet,  # una hoja de soluciones
     text: str,  # lo que se va a repartir
+    public: list[Sheet] = [],  # noqa: B006 las demás hojas que se reparten con ella
 ) -> list[str]:  # líneas que no deberían estar
-    "Las líneas secretas de una hoja que aparecen en un texto."
+    "Las líneas de soluciones, pruebas ocultas y respuestas equivocadas que aparecen en un texto y no se ven ya en los ejercicios."
+    secret = _lines(*(s for e in sheet.exercises for s in (without_directives(e.solution), *e.hidden, *e.wrong)))
+    secret -= _lines(*(cell["source"] for shown in (sheet, *public) for cell in shown.cells))
     flat = " ".join(text.replace("\\n", " ").replace('\\"', '"').split())
-    return sorted(line for line in secret_lines(sheet) if line in flat)
+    return sorted(line for line in secret if line in flat)
 
-# %% ../nbs/tools/exercises.ipynb #5796ace5
+# %% ../nbs/tools/exercises.ipynb #7f48b1eb
 def public_sheet(
     sheet: Sheet,  # hoja de soluciones
 ) -> dict:  # la misma en datos, sin nada que deba quedarse
@@ -553,7 +549,7 @@ def sheet_from(
     except (TypeError, KeyError) as e:
         raise DirectiveError(f"El material para calificar no se entiende ({e}). Descárgalo otra vez.") from None
 
-# %% ../nbs/tools/exercises.ipynb #625d87c7
+# %% ../nbs/tools/exercises.ipynb #5c1b0a39
 KIT_FILE = "grading.json"
 
 
@@ -574,7 +570,7 @@ def load_sheets(
     raise DirectiveError(f"No encuentro con qué calificar cerca de {near.name}: ni {KIT_FILE} (viene en el material del curso) ni una carpeta solutions/. "
                          "Pon el cuaderno donde estaba, o di dónde con --solutions o FUTBOL_SOLUTIONS.")
 
-# %% ../nbs/tools/exercises.ipynb #8f155e13
+# %% ../nbs/tools/exercises.ipynb #f0b1d82b
 def package_files(
     root: Path,  # carpeta del curso, con setup.py
 ) -> dict[str, bytes]:  # la rueda y constraints.txt
@@ -594,14 +590,14 @@ def package_files(
             raise DirectiveError(f"No se pudo construir el paquete: {(done.stderr or done.stdout).strip()[-300:]}. Hace falta el extra «dev».")
         return {wheels[0].name: wheels[0].read_bytes(), "constraints.txt": (root / "constraints.txt").read_bytes()}
 
-# %% ../nbs/tools/exercises.ipynb #0a82c5b6
+# %% ../nbs/tools/exercises.ipynb #5675943e
 READ_ME = """# Ejercicios del curso futbol_mlops
 
 Necesitas Python 3.11 a 3.13. En esta carpeta:
 
     python3 -m venv .venv
     .venv/bin/python -m pip install uv
-    .venv/bin/uv pip install --python .venv/bin/python -c constraints.txt "{wheel}[train,serve,course]"
+    .venv/bin/uv pip install --python .venv/bin/python --compile-bytecode -c constraints.txt "{wheel}[train,serve,course]"
     .venv/bin/futbol-mlops lab exercises
 
 En Windows, .venv\\Scripts en lugar de .venv/bin. Cada cuaderno de exercises/ se abre, se resuelve y se guarda. Para saber cómo vas:
@@ -628,7 +624,7 @@ def write_kit(
     files |= {f"exercises/{s.name}.ipynb": notebook_text(s.cells).encode() for s in sheets} | extra
     for sheet in sheets:
         for name, content in files.items():
-            if not name.endswith(".whl") and (found := leaks(sheet, content.decode())):
+            if not name.endswith(".whl") and (found := leaks(sheet, content.decode(), sheets)):
                 raise DirectiveError(f"{name} llevaría una línea de {sheet.name} que no debe salir: «{found[0]}».")
     out.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -325,6 +325,12 @@ def test_a_secret_on_its_way_out_stops_the_kit(tmp_path):
     assert not (tmp_path / "kit.zip").exists()
 
 
+def test_the_kit_of_the_whole_course_holds_no_secret(tmp_path):
+    with zipfile.ZipFile(write_kit(SOLUTIONS, tmp_path / "kit.zip", {})) as archive:
+        names = archive.namelist()
+    assert [n for n in names if n.endswith(".ipynb")] == [f"kit/exercises/{stage}.ipynb" for stage in STAGES]
+
+
 def test_the_kit_carries_the_package():
     files = package_files(ROOT)
     assert "constraints.txt" in files and any(name.endswith(".whl") for name in files)
