@@ -859,6 +859,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'futbol_mlops.site.sphinx_config': ('tools/site.html#sphinx_config', 'futbol_mlops/site.py'),
                                    'futbol_mlops.site.table': ('tools/site.html#table', 'futbol_mlops/site.py'),
                                    'futbol_mlops.site.type_text': ('tools/site.html#type_text', 'futbol_mlops/site.py'),
+                                   'futbol_mlops.site.without_collector': ('tools/site.html#without_collector', 'futbol_mlops/site.py'),
                                    'futbol_mlops.site.write_files': ('tools/site.html#write_files', 'futbol_mlops/site.py'),
                                    'futbol_mlops.site.write_source': ('tools/site.html#write_source', 'futbol_mlops/site.py')},
             'futbol_mlops.training': { 'futbol_mlops.training.Evaluated': ('training.html#evaluated', 'futbol_mlops/training.py'),

@@ -8,16 +8,18 @@ __all__ = ['NBDEV', 'FENCE', 'LINK', 'CSS', 'BALL', 'TAG', 'STYLE', 'NEEDED', 'S
            'parameter_rows', 'directive', 'function_entry', 'class_entry', 'data_entry', 'Module', 'read_module',
            'entry', 'module_page', 'reference_page', 'linkable', 'link_names', 'exercise_of', 'download_line',
            'contents', 'notebook_title', 'menu', 'dress_notebook', 'write_files', 'write_source', 'formula', 'setup',
-           'sphinx_config', 'run_sphinx', 'outside_loads', 'check_tools', 'check_out', 'build_site', 'QuietHandler',
-           'site_server', 'serve_site', 'main']
+           'sphinx_config', 'without_collector', 'run_sphinx', 'outside_loads', 'check_tools', 'check_out',
+           'build_site', 'QuietHandler', 'site_server', 'serve_site', 'main']
 
 # %% ../nbs/tools/site.ipynb #6d127fa5
 import ast
 import configparser
+import gc
 import http.server
 import importlib.util
 import io
 import json
+import os
 import posixpath
 import re
 import shutil
@@ -25,7 +27,8 @@ import subprocess
 import sys
 import tempfile
 import tokenize
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -530,6 +533,18 @@ def sphinx_config(
     }
 
 # %% ../nbs/tools/site.ipynb #280b27e6
+@contextmanager
+def without_collector() -> Iterator[None]:
+    "Para el recolector de basura mientras dura el bloque."
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()
+
+
 def run_sphinx(
     source: Path,  # fuentes
     out: Path,  # dónde va el HTML
@@ -539,9 +554,10 @@ def run_sphinx(
     from sphinx.application import Sphinx
     from sphinx.util.docutils import docutils_namespace, patch_docutils
 
-    said = io.StringIO()
-    with patch_docutils(), docutils_namespace():
-        app = Sphinx(source, None, out, source.parent / "doctrees", "html", dict(config), status=None, warning=said, warningiserror=True)
+    said, workers = io.StringIO(), (os.cpu_count() or 1) if sys.platform == "linux" else 1  # cada uno, una copia del proceso
+    with without_collector(), patch_docutils(), docutils_namespace():
+        app = Sphinx(source, None, out, source.parent / "doctrees", "html", dict(config), status=None, warning=said,
+                     warningiserror=True, parallel=workers)
         app.build()
     warnings = re.sub(r"\x1b\[[\d;]*m", "", said.getvalue()).replace(f"{source}/", "")
     warnings = re.sub(r"(\.ipynb):\d+", r"\1", warnings).strip()  # myst-nb cuenta líneas a su manera
@@ -552,7 +568,7 @@ def run_sphinx(
                         f"Corrígelos en nbs/ y repite:\n{warnings}")
 
 # %% ../nbs/tools/site.ipynb #7f0fe0bd
-TAG = re.compile(r"""<(?!a\s|/)\w[^<>]*?\s(?:src|srcset|href|data|poster)=["']?((?:https?:)?//[^"'\s>]+)""")  # un enlace no carga nada hasta que se pulsa
+TAG = re.compile(r"""<(?!a\s|/)\w(?:[^<>"']|"[^"]*"|'[^']*')*?\s(?:src|srcset|href|data|poster)=["']?((?:https?:)?//[^"'\s>]+)""")  # un enlace no carga nada hasta que se pulsa
 STYLE = re.compile(r"""(?:url\(|@import)\s*['"]?((?:https?:)?//[^'")\s;]+)""")
 
 
