@@ -1,7 +1,7 @@
 # Cada objetivo son unas pocas órdenes sencillas; el README las lista para un sistema sin make.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test lab site notebooks export lock clean check-python
+.PHONY: help demo test lab grade site notebooks export lock clean check-python
 
 # El primer Python de 3.11 a 3.13 que responda. Para elegir otro: make demo PYTHON=python3.12
 OK := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
@@ -24,6 +24,9 @@ test: .venv/.all  ## ejecuta cuadernos, soluciones y pytest
 
 lab: .venv/.all  ## abre los cuadernos en JupyterLab
 	@$(BIN)/futbol-mlops lab
+
+grade: .venv/.all  ## califica tus cuadernos de exercises/
+	@$(BIN)/futbol-mlops grade $(ARGS) || true
 
 site: .venv/.all  ## construye la web en _site/; con ARGS="--serve 8080" también la enseña
 	@$(BIN)/python -m futbol_mlops.site $(ARGS)

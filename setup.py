@@ -29,7 +29,7 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     packages=find_packages(include=["futbol_mlops", "futbol_mlops.*"]),
-    package_data={"futbol_mlops": ["datasets/*"]},
+    package_data={"futbol_mlops": ["datasets/*", "datasets/exercise_bundle/*"]},
     install_requires=lines("requirements"),
     extras_require=extras,
     entry_points={"console_scripts": lines("console_scripts"), "nbdev": ["futbol_mlops = futbol_mlops._modidx:d"]},

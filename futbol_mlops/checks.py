@@ -6,13 +6,14 @@
 __all__ = ['PLAIN', 'describe', 'difference', 'CheckFailed', 'check_equal', 'check_close', 'check_between', 'check_contains',
            'check_that', 'check_raises', 'check_unchanged']
 
-# %% ../nbs/tools/checks.ipynb #1890014c
+# %% ../nbs/tools/checks.ipynb #ec90db03
 import copy
+import datetime as dt
 import math
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-# %% ../nbs/tools/checks.ipynb #3184b9b9
+# %% ../nbs/tools/checks.ipynb #0299946a
 def describe(
     value: Any,  # lo que sea
     width: int = 160,  # caracteres como mucho
@@ -28,7 +29,7 @@ def describe(
         text = f"«{value}»" if isinstance(value, str) else " ".join(repr(value).split())
     return text if len(text) <= width else text[: width - 1] + "…"
 
-# %% ../nbs/tools/checks.ipynb #ecffa0b1
+# %% ../nbs/tools/checks.ipynb #c8192c53
 PLAIN = (str, bytes, bool, int, float, type(None))
 
 
@@ -49,7 +50,7 @@ def _parts(value: Any):
         return "secuencia", {f"[{i}]": v for i, v in enumerate(value.tolist())}
     return None
 
-# %% ../nbs/tools/checks.ipynb #64e6c614
+# %% ../nbs/tools/checks.ipynb #b017e045
 def difference(
     came: Any,  # lo que llegó
     expected: Any,  # lo que se esperaba
@@ -75,11 +76,13 @@ def _same(came: Any, expected: Any, tolerance: float) -> bool:
         if math.isnan(expected) or math.isnan(came):
             return math.isnan(expected) and math.isnan(came)
         return came == expected or abs(came - expected) <= tolerance
+    if isinstance(expected, dt.datetime) and isinstance(came, dt.datetime):  # también las fechas de pandas
+        return came == expected or (came != came and expected != expected)
     if type(expected) in PLAIN or type(came) in PLAIN:
         return type(came) is type(expected) and came == expected
     return type(came) is type(expected) and bool(came == expected)
 
-# %% ../nbs/tools/checks.ipynb #8af53cc1
+# %% ../nbs/tools/checks.ipynb #689037be
 class CheckFailed(AssertionError):
     "Una comprobación no se cumple; el mensaje dice qué se esperaba y qué vino."
 
@@ -88,7 +91,7 @@ def _fail(message: str, expected: str, came: str, where: str = "") -> NoReturn:
     place = f" En {where.strip()}: e" if where else " E"
     raise CheckFailed(f"{message.rstrip('.')}.{place}speraba {expected} y tu función devolvió {came}.")
 
-# %% ../nbs/tools/checks.ipynb #e771f967
+# %% ../nbs/tools/checks.ipynb #22958a6f
 def check_equal(
     came: Any,  # lo que devuelve el código de quien estudia
     expected: Any,  # lo que debería devolver
@@ -99,7 +102,7 @@ def check_equal(
     if found:
         _fail(message, describe(found[2]), describe(found[1]), found[0])
 
-# %% ../nbs/tools/checks.ipynb #381fe676
+# %% ../nbs/tools/checks.ipynb #3dfc1b9e
 def check_close(
     came: Any,  # un número, o lo que contenga números
     expected: Any,  # lo que debería ser
@@ -111,7 +114,7 @@ def check_close(
     if found:
         _fail(message, describe(found[2]), describe(found[1]), found[0])
 
-# %% ../nbs/tools/checks.ipynb #671f68c8
+# %% ../nbs/tools/checks.ipynb #938120d9
 def check_between(
     came: Any,  # un número
     low: float,  # mínimo admitido
@@ -123,7 +126,7 @@ def check_between(
     if type(number) not in (int, float) or not low <= number <= high:
         _fail(message, f"un número entre {describe(low)} y {describe(high)}", describe(came))
 
-# %% ../nbs/tools/checks.ipynb #c001a982
+# %% ../nbs/tools/checks.ipynb #0ab32c7e
 def check_contains(
     came: Any,  # un texto, o una colección
     part: Any,  # lo que debe estar dentro
@@ -135,7 +138,7 @@ def check_contains(
     if not inside:
         _fail(message, f"algo que contenga {describe(part)}", describe(came))
 
-# %% ../nbs/tools/checks.ipynb #83901dd1
+# %% ../nbs/tools/checks.ipynb #5a9d13aa
 def check_that(
     came: Any,  # lo que devuelve el código de quien estudia
     rule: Callable[[Any], bool],  # lo que debe cumplir
@@ -150,7 +153,7 @@ def check_that(
     if not held:
         _fail(message, expected, describe(came))
 
-# %% ../nbs/tools/checks.ipynb #f6dc436a
+# %% ../nbs/tools/checks.ipynb #a7999c60
 def check_raises(
     error: type[Exception],  # la excepción que se espera
     func: Callable,  # la función de quien estudia
@@ -171,7 +174,7 @@ def check_raises(
         _fail(message, wanted, f"un {type(e).__name__} que dice «{e}»")
     _fail(message, wanted, describe(came))
 
-# %% ../nbs/tools/checks.ipynb #13af74be
+# %% ../nbs/tools/checks.ipynb #8a438c58
 def check_unchanged(
     func: Callable,  # la función de quien estudia
     *args: Any,  # con qué se llama

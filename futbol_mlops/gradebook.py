@@ -8,7 +8,7 @@ __all__ = ['MAX_NOTEBOOK', 'GRAM', 'Student', 'student_of', 'submitted_notebooks
            'difficulty_picture', 'fingerprint', 'similarity', 'similar_pairs', 'grade_class', 'page_name', 'label',
            'submitted_answers', 'summary_page']
 
-# %% ../nbs/tools/gradebook.ipynb #315716fa
+# %% ../nbs/tools/gradebook.ipynb #92cd777b
 import csv
 import io
 import json
@@ -26,7 +26,7 @@ from .exercises import NotebookError, Sheet, read_cells
 from .grading import Grader, GradingError, Report, VerdictCache, answers, headline, number_text, parses, python_of, sheet_of
 from .referee import Stadium
 
-# %% ../nbs/tools/gradebook.ipynb #968538d1
+# %% ../nbs/tools/gradebook.ipynb #51d10297
 _MOODLE = re.compile(r"^(?P<name>.+?)_(?P<id>\d+)_assignsubmission_(?:file|onlinetext)_?(?P<rest>.*)$")
 _CANVAS = re.compile(r"^(?P<name>[^_]+)_(?:LATE_)?(?P<id>\d+)_\d+_(?P<rest>.+)$")
 
@@ -49,7 +49,7 @@ def student_of(
                 return Student(found["name"], found["id"], system)
     return Student(path.parts[0] if len(path.parts) > 1 else path.stem)
 
-# %% ../nbs/tools/gradebook.ipynb #205c5190
+# %% ../nbs/tools/gradebook.ipynb #6a17356e
 MAX_NOTEBOOK = 20 * 2**20  # bytes
 
 
@@ -70,7 +70,7 @@ def submitted_notebooks(
         raise GradingError(f"En {submissions} no hay ningún cuaderno (.ipynb) de menos de {MAX_NOTEBOOK // 2**20} MB.")
     return found
 
-# %% ../nbs/tools/gradebook.ipynb #e4d3c61e
+# %% ../nbs/tools/gradebook.ipynb #9e0f205d
 @dataclass
 class Entry:
     "Lo que ha entregado una persona, hoja a hoja."
@@ -108,7 +108,7 @@ class Gradebook:
         lines = [f"{e.student.name}: {number_text(e.earned)} de {self.points}{'  ' + '; '.join(e.problems) if e.problems else ''}" for e in self.entries]
         return [*lines, f"{len(self.entries)} entregas en {self.out}: {', '.join(str(p.relative_to(self.out)) for p in self.written)}."]
 
-# %% ../nbs/tools/gradebook.ipynb #47e6ecef
+# %% ../nbs/tools/gradebook.ipynb #af452d42
 def collect(
     submissions: Path,  # carpeta o zip
     grader: Grader,  # con pruebas ocultas
@@ -148,7 +148,7 @@ def read_cells_from(
         path.write_bytes(content)
         return read_cells(path)
 
-# %% ../nbs/tools/gradebook.ipynb #65937a01
+# %% ../nbs/tools/gradebook.ipynb #d56dc135
 _MOODLE_ID, _MOODLE_GRADE, _MOODLE_MAX = ("Identifier", "Identificador", "ID"), ("Grade", "Calificación"), ("Maximum Grade", "Calificación máxima")
 
 
@@ -208,7 +208,7 @@ def _written(value: float, delimiter: str) -> str:
     "Una nota; con coma decimal si el CSV se separa con punto y coma, que es como exporta una plataforma en español."
     return f"{value:.2f}".replace(".", ",") if delimiter == ";" else f"{value:.2f}"
 
-# %% ../nbs/tools/gradebook.ipynb #fbc5dd1d
+# %% ../nbs/tools/gradebook.ipynb #80421ad7
 def _moodle_places(header: list[str], rows: list, column: str) -> list[tuple[list, str, int, float]]:
     "(fila, número, columna de la nota, máximo) de cada persona, en un CSV de Moodle."
     who, grade, top = (_column(header, names) for names in (_MOODLE_ID, _MOODLE_GRADE, _MOODLE_MAX))
@@ -235,7 +235,7 @@ def _number(text: str, default: float) -> float:
     except ValueError:
         return default
 
-# %% ../nbs/tools/gradebook.ipynb #6a7095a3
+# %% ../nbs/tools/gradebook.ipynb #e0a51fa6
 def grade_tables(
     book: Gradebook,  # las notas
 ) -> dict[str, str]:  # nombre de fichero: CSV
@@ -258,7 +258,7 @@ def _safe(text: str) -> str:
     "Un nombre que una hoja de cálculo no tomará por una fórmula."
     return f"'{text}" if text[:1] in "=+-@\t" else text
 
-# %% ../nbs/tools/gradebook.ipynb #a31207d1
+# %% ../nbs/tools/gradebook.ipynb #36affe1f
 _PAGE = """<!doctype html><html lang="es"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
 <style>body{{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}}table{{border-collapse:collapse}}td,th{{padding:.2rem .8rem;text-align:left;border-bottom:1px solid #eee}}
 .passed{{color:#00795a}}.failed{{color:#b34700}}.pending{{color:#666}}small{{color:#666}}</style><h1>{title}</h1>{body}</html>
@@ -289,7 +289,7 @@ def student_line(
     "Una comprobación fallida; de las ocultas, sin valores."
     return f"Oculta: {check['message'].rstrip('.')}." if check["hidden"] else check["text"]
 
-# %% ../nbs/tools/gradebook.ipynb #fe3e1791
+# %% ../nbs/tools/gradebook.ipynb #0372070b
 def difficulty(
     book: Gradebook,  # las notas
     sheet: Sheet,  # una hoja
@@ -321,7 +321,7 @@ def difficulty_picture(
     ax.grid(axis="y", visible=False)
     return figure_svg(fig, f"{title}: porcentaje de puntos conseguidos en cada ejercicio; el menor, {hardest[0]} con {100 * hardest[1]:.0f} %")
 
-# %% ../nbs/tools/gradebook.ipynb #56d72885
+# %% ../nbs/tools/gradebook.ipynb #f071d17e
 GRAM = 8
 _IGNORED = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING, tokenize.ENDMARKER)
 
@@ -349,7 +349,7 @@ def similarity(
     "Índice de Jaccard de dos huellas."
     return len(one & other) / len(one | other) if one | other else 0.0
 
-# %% ../nbs/tools/gradebook.ipynb #37bceae3
+# %% ../nbs/tools/gradebook.ipynb #7c905b1c
 def similar_pairs(
     answers_by_student: dict[str, dict[str, str]],  # respuestas de cada persona, por ejercicio
     starts: dict[str, str],  # celda de partida de cada ejercicio
@@ -365,7 +365,7 @@ def similar_pairs(
             pairs.append({"students": [one, other], "similarity": round(max(values.values()), 3), "exercises": {n: round(v, 3) for n, v in values.items() if v >= least}})
     return sorted(pairs, key=lambda p: (-p["similarity"], p["students"]))
 
-# %% ../nbs/tools/gradebook.ipynb #f8e3af29
+# %% ../nbs/tools/gradebook.ipynb #3ba79911
 def grade_class(
     submissions: Path,  # carpeta o zip de entregas
     out: Path,  # carpeta de notas
@@ -396,7 +396,7 @@ def grade_class(
     book.written = [p for p in book.written if p.parent.name != "students"]
     return book
 
-# %% ../nbs/tools/gradebook.ipynb #f40d6c36
+# %% ../nbs/tools/gradebook.ipynb #3b7101a7
 def page_name(
     student: Student,  # quien entrega
 ) -> str:  # nombre de fichero

@@ -6,7 +6,7 @@
 __all__ = ['DENIED', 'PRETENDED', 'Limits', 'set_limits', 'readable_paths', 'landlock', 'seccomp', 'drop_capabilities',
            'add_audit', 'isolate']
 
-# %% ../nbs/tools/isolation.ipynb #451047b4
+# %% ../nbs/tools/isolation.ipynb #7acc598a
 import contextlib
 import ctypes
 import os
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# %% ../nbs/tools/isolation.ipynb #6bf8515f
+# %% ../nbs/tools/isolation.ipynb #7d906a48
 @dataclass(frozen=True)
 class Limits:
     "Lo que puede gastar un ejercicio."
@@ -35,7 +35,7 @@ def set_limits(
         import resource
     except ImportError:  # Windows
         return False
-    wanted = {"RLIMIT_CPU": limits.seconds + 1, "RLIMIT_AS": _address_space() + limits.memory_mb * 2**20, "RLIMIT_FSIZE": limits.file_mb * 2**20,
+    wanted = {"RLIMIT_CPU": 2 * limits.seconds + 1, "RLIMIT_AS": _address_space() + limits.memory_mb * 2**20, "RLIMIT_FSIZE": limits.file_mb * 2**20,
               "RLIMIT_NOFILE": limits.files, "RLIMIT_CORE": 0}
     for name, value in wanted.items():
         _, hard = resource.getrlimit(getattr(resource, name))
@@ -51,7 +51,7 @@ def _address_space() -> int:
         return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     return 2 * 2**30
 
-# %% ../nbs/tools/isolation.ipynb #fd9e6faa
+# %% ../nbs/tools/isolation.ipynb #673ebfd2
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # iguales en x86-64 y ARM64
 _READ_FILE, _READ = 1 << 2, 1 << 2 | 1 << 3 | 1 << 0
 _NO_NEW_PRIVS, _DUMPABLE, _SECCOMP, _DROP_BOUND = 38, 4, 22, 24
@@ -68,7 +68,7 @@ def readable_paths() -> list[Path]:  # las que existen
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
-# %% ../nbs/tools/isolation.ipynb #f16d9cab
+# %% ../nbs/tools/isolation.ipynb #f21e250d
 def landlock(
     scratch: Path,  # la única carpeta en la que se podrá escribir
 ) -> bool:  # si el núcleo lo sabe hacer
@@ -101,7 +101,7 @@ def _allow(libc: ctypes.CDLL, rules: int, path: Path, rights: int) -> None:
         libc.syscall(_ADD_RULE, rules, 1, struct.pack("<Qi", rights, fd), 0)
         os.close(fd)
 
-# %% ../nbs/tools/isolation.ipynb #3a13b092
+# %% ../nbs/tools/isolation.ipynb #ec8f0064
 # nombre: (x86-64, ARM64); -1 si no existe
 DENIED = {"socket": (41, 198), "connect": (42, 203), "bind": (49, 200), "fork": (57, -1), "vfork": (58, -1), "execve": (59, 221), "execveat": (322, 281), "kill": (62, 129),
           "tkill": (200, 130), "tgkill": (234, 131), "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240), "pidfd_open": (434, 434), "pidfd_send_signal": (424, 424),
@@ -127,7 +127,7 @@ def _program(machine: str) -> list[tuple[int, int, int, int]]:
     program += [(_EQUAL, 0, 4, prlimit), (_LOAD, 0, 0, 16), (_EQUAL, 0, 1, 0), (_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _EPERM)]  # solo a sí mismo
     return [*program, (_RETURN, 0, 0, _ALLOW)]
 
-# %% ../nbs/tools/isolation.ipynb #fba5dd7d
+# %% ../nbs/tools/isolation.ipynb #a3b316b2
 def seccomp() -> bool:  # si el sistema lo sabe hacer
     "Quita a este proceso la red, los procesos hijos, las señales y mirar a otros."
     if sys.platform != "linux" or platform.machine() not in _MACHINES:
@@ -148,7 +148,7 @@ def drop_capabilities() -> None:
             libc.prctl(_DROP_BOUND, capability, 0, 0, 0)
         libc.capset(struct.pack("<Ii", 0x20080522, 0), bytes(24))
 
-# %% ../nbs/tools/isolation.ipynb #2002bb07
+# %% ../nbs/tools/isolation.ipynb #1c30bd5f
 _FORBIDDEN = ("socket.connect", "socket.bind", "socket.getaddrinfo", "subprocess.Popen", "os.system", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.kill", "os.killpg",
               "os.startfile")
 _OWN_ONLY = ("os.chmod", "os.chown", "os.remove", "os.rename", "shutil.rmtree")  # solo en su carpeta
@@ -177,7 +177,7 @@ def add_audit(
 def _under(path: str, folders: Sequence[str]) -> bool:
     return any(path == folder or path.startswith(folder.rstrip(os.sep) + os.sep) for folder in folders)
 
-# %% ../nbs/tools/isolation.ipynb #6f747f4e
+# %% ../nbs/tools/isolation.ipynb #80c35fdb
 def isolate(
     scratch: Path,  # carpeta de usar y tirar
     limits: Limits,  # lo que puede gastar

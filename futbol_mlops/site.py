@@ -96,6 +96,11 @@ def clean_notebooks(
 ) -> Path:  # carpeta con lo de `nbs/`, listo para leer
     "Pasa los cuadernos por `proc_nbs`, en otra carpeta para no tocar el repositorio y sin ejecutar nada."
     shutil.copytree(root / "nbs", work / "nbs", ignore=shutil.ignore_patterns(".*", "_*"))
+    for path in sorted((work / "nbs").rglob("*.ipynb")):
+        try:
+            json.loads(path.read_text(encoding="utf-8"))["cells"]
+        except (ValueError, KeyError) as e:
+            raise SiteError(f"{path.relative_to(work).as_posix()} no es un cuaderno: {e}. Ábrelo en JupyterLab o recupéralo con Git.") from None
     (work / "pyproject.toml").write_text(NBDEV.format(name=name), encoding="utf-8")
     done = subprocess.run([sys.executable, "-c", "from nbdev.serve import proc_nbs; proc_nbs(n_workers=0)"],
                           cwd=work, capture_output=True, text=True)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MAX_MESSAGE', 'WireError', 'encode', 'decode', 'ChannelClosed', 'Channel']
 
-# %% ../nbs/tools/wire.ipynb #c9fe6323
+# %% ../nbs/tools/wire.ipynb #bffb9ab3
 import base64
 import datetime as dt
 import io
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import PurePath
 from typing import Any
 
-# %% ../nbs/tools/wire.ipynb #6ff83561
+# %% ../nbs/tools/wire.ipynb #6d0d8af4
 class WireError(TypeError):
     "Un valor no puede cruzar, o lo que llegó no se entiende; el mensaje dice cuál."
 
@@ -27,19 +27,19 @@ def encode(
     "Escribe un valor como datos. Lanza `WireError` si no lo es."
     if value is None or isinstance(value, bool | int | float | str):
         return value if type(value) in (bool, int, float, str, type(None)) else _plain(value)
-    for kinds, tag, write in _WRITERS:
-        if isinstance(value, kinds):
-            return {tag: write(value, lambda item: encode(item, function))}
     library = type(value).__module__.partition(".")[0]
     if library == "numpy":
         return _encode_numpy(value, function)
     if library == "pandas":
         return _encode_pandas(value, function)
+    for kinds, tag, write in _WRITERS:
+        if isinstance(value, kinds):
+            return {tag: write(value, lambda item: encode(item, function))}
     if callable(value) and function:
         return {"function": function(value)}
     raise WireError(f"un objeto {type(value).__name__} no es un dato: se esperaba un número, un texto, una fecha, una lista, un diccionario o una tabla")
 
-# %% ../nbs/tools/wire.ipynb #a4417ef2
+# %% ../nbs/tools/wire.ipynb #aa0820c1
 def _plain(value: Any) -> Any:
     "Un número o un texto de una subclase (un `Enum`, un `np.float64`), sin ella."
     return next(kind(value) if kind is not str else str.__str__(value) for kind in (int, float, str) if isinstance(value, kind))
@@ -57,17 +57,19 @@ _WRITERS = [
     (dt.timedelta, "timedelta", lambda value, inner: value.total_seconds()),
 ]
 
-# %% ../nbs/tools/wire.ipynb #72d510ea
-def _stamp(value: Any, inner: Callable) -> str | None:
-    return None if value != value else value.isoformat()
+# %% ../nbs/tools/wire.ipynb #89a5633a
+def _stamp(value: Any, inner: Callable) -> str:
+    return value.isoformat()
 
 
 def _encode_pandas(value: Any, function: Callable | None) -> Any:
     "Tablas, series, índices y fechas de pandas."
     import pandas as pd
 
-    if value is pd.NA:
-        return {"missing": None}
+    if value is pd.NA or value is pd.NaT:
+        return {"missing": None if value is pd.NA else "time"}
+    if isinstance(value, pd.Timestamp):
+        return {"timestamp": value.isoformat()}
     if isinstance(value, pd.DataFrame):
         return {"frame": _arrow(value)} if _fits_arrow(value) else {"table": [encode(list(value.columns)), encode(value.index.tolist()), [encode(value.iloc[:, i].tolist(), function) for i in range(value.shape[1])]]}
     if isinstance(value, pd.Series):
@@ -115,7 +117,7 @@ def _refuse(value: Any) -> Any:
 
 _WRITERS[:0] = [(dt.datetime, "datetime", _stamp), (dt.date, "date", _stamp), (dt.time, "time", _stamp)]
 
-# %% ../nbs/tools/wire.ipynb #d8a14b17
+# %% ../nbs/tools/wire.ipynb #4f348374
 def _read_frame(text: str, inner: Callable) -> Any:
     import pyarrow as pa
 
@@ -154,14 +156,16 @@ def _read_missing(part: Any, inner: Callable) -> Any:
     return pd.NaT if part == "time" else pd.NA
 
 
-def _read_datetime(text: str | None, inner: Callable) -> Any:
-    return _read_missing("time", inner) if text is None else dt.datetime.fromisoformat(text)
+def _read_timestamp(text: str, inner: Callable) -> Any:
+    import pandas as pd
+
+    return pd.Timestamp(text)
 
 
 _READERS: dict[str, Callable] = {
     "list": _list, "tuple": lambda v, inner: tuple(map(inner, v)), "set": lambda v, inner: set(map(inner, v)), "dict": lambda v, inner: {inner(k): inner(x) for k, x in v},
     "bytes": lambda v, inner: base64.b64decode(v), "text": lambda v, inner: str(v), "timedelta": lambda v, inner: dt.timedelta(seconds=v),
-    "datetime": _read_datetime, "date": lambda v, inner: dt.date.fromisoformat(v), "time": lambda v, inner: dt.time.fromisoformat(v),
+    "timestamp": _read_timestamp, "datetime": lambda v, inner: dt.datetime.fromisoformat(v), "date": lambda v, inner: dt.date.fromisoformat(v), "time": lambda v, inner: dt.time.fromisoformat(v),
     "frame": _read_frame, "table": _read_table, "series": _read_series, "array": _read_array, "index": _read_index, "missing": _read_missing,
 }
 
@@ -186,7 +190,7 @@ def decode(
                 raise WireError(f"no se entiende lo que llegó como {tag} ({type(e).__name__})") from None
     raise WireError("no se entiende lo que llegó")
 
-# %% ../nbs/tools/wire.ipynb #96ed42fa
+# %% ../nbs/tools/wire.ipynb #2f02cea1
 MAX_MESSAGE = 64 * 2**20
 
 
