@@ -839,6 +839,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'futbol_mlops.site.exercise_of': ('tools/site.html#exercise_of', 'futbol_mlops/site.py'),
                                    'futbol_mlops.site.explained': ('tools/site.html#explained', 'futbol_mlops/site.py'),
                                    'futbol_mlops.site.file_page': ('tools/site.html#file_page', 'futbol_mlops/site.py'),
+                                   'futbol_mlops.site.finish_translation': ('tools/site.html#finish_translation', 'futbol_mlops/site.py'),
                                    'futbol_mlops.site.formula': ('tools/site.html#formula', 'futbol_mlops/site.py'),
                                    'futbol_mlops.site.function_entry': ('tools/site.html#function_entry', 'futbol_mlops/site.py'),
                                    'futbol_mlops.site.link_names': ('tools/site.html#link_names', 'futbol_mlops/site.py'),

@@ -48,7 +48,7 @@ def test_every_notebook_has_a_page_in_the_menu(site):
         assert (site / f"{name}.html").is_file()
     order = [home.index(f'href="{name}.html"') for name in LESSONS]
     assert order == sorted(order)
-    assert '<html lang="es"' in home and "Herramientas" in home
+    assert '<html lang="es"' in home and "Herramientas" in home and "Toggle" not in home
 
 
 def test_code_and_outputs_are_shown_and_hidden_cells_are_not(site):
