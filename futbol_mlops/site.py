@@ -40,7 +40,7 @@ from .preflight import port_problem
 class SiteError(RuntimeError):
     "El sitio no se puede construir o servir; el mensaje dice por qué y qué hacer."
 
-
+# %% ../nbs/tools/site.ipynb #e74824bc
 class Facts(NamedTuple):
     "Lo que el sitio toma de `settings.ini`."
 
@@ -48,7 +48,7 @@ class Facts(NamedTuple):
     version: str
     description: str
 
-
+# %% ../nbs/tools/site.ipynb #6f244853
 def read_facts(
     root: Path,  # raíz del repositorio
 ) -> Facts:  # nombre, versión y descripción
@@ -89,7 +89,7 @@ skip_procs = "FrontmatterProc,insert_warning,add_show_docs,exec_show_docs,rm_exp
 doc_procs = "futbol_mlops.site:readable_cell"
 """
 
-
+# %% ../nbs/tools/site.ipynb #3dd7ec07
 def clean_notebooks(
     root: Path,  # raíz del repositorio
     work: Path,  # carpeta vacía de trabajo
@@ -113,7 +113,7 @@ def clean_notebooks(
 FENCE = re.compile(r"(^```.*?^```[^\S\n]*$)", re.MULTILINE | re.DOTALL)  # código: no se toca
 LINK = re.compile(r"(?<!!)\[(?P<text>(?:[^\[\]]|\[[^\]]*\])*)\]\((?![a-z]+:|/|\#)(?P<target>[^\s)#]+)(?P<anchor>\#[^\s)]*)?\)")
 
-
+# %% ../nbs/tools/site.ipynb #9f6b6863
 def site_link(
     root: Path,  # raíz del repositorio
     folder: str,  # carpeta del texto, vista desde la raíz
@@ -130,7 +130,7 @@ def site_link(
         return f"{{download}}`{text.replace('`', '')} </{target}>`", target
     return f"[{text}](/files/{target.removesuffix('.md')}.md{anchor})", target
 
-
+# %% ../nbs/tools/site.ipynb #07cbd98f
 def move_links(
     text: str,  # Markdown
     root: Path,  # raíz del repositorio
@@ -176,7 +176,7 @@ def explained(
     words = (k.value for n in ast.walk(node) if isinstance(n, ast.Call) for k in n.keywords if k.arg in ("help", "description")) if node else ()
     return next((w.value for w in words if isinstance(w, ast.Constant) and isinstance(w.value, str)), "")
 
-
+# %% ../nbs/tools/site.ipynb #e5c00d51
 def type_text(
     node: ast.AST | None,  # anotación
 ) -> str:  # como se lee; "" si no hay
@@ -196,7 +196,7 @@ def table(
     body = [line(name, f"`{kind}`" if kind else "", what) for name, kind, what in rows]
     return "\n".join([line("nombre", "tipo", "qué es"), "|---|---|---|", *body, ""]) if rows else ""
 
-
+# %% ../nbs/tools/site.ipynb #f60df793
 def parameter_rows(
     function: ast.FunctionDef | ast.AsyncFunctionDef,  # una función del módulo
     notes: Mapping[int, str],  # los comentarios del módulo
@@ -227,7 +227,7 @@ def directive(
     fence = "`" * (4 if kind in ("method", "property") else 6)
     return f"{fence}{{py:{kind}}} {signature}\n:module: {module}\n{f':value: {json.dumps(value, ensure_ascii=False)}' if value else ''}\n\n{body}\n{fence}\n"
 
-
+# %% ../nbs/tools/site.ipynb #747ce625
 def function_entry(
     function: ast.FunctionDef | ast.AsyncFunctionDef,  # función o método
     module: str,  # módulo con su paquete
@@ -261,7 +261,7 @@ def class_entry(
     bases = ", ".join(map(ast.unparse, node.bases))
     return directive("class", node.name, module, f"Hereda de `{bases}`." if bases else "", ast.get_docstring(node) or "", table(fields), *methods)
 
-
+# %% ../nbs/tools/site.ipynb #0c35e45b
 def data_entry(
     name: str,  # nombre de la constante
     node: ast.Assign | ast.AnnAssign,  # donde se le da valor
@@ -275,7 +275,7 @@ def data_entry(
     note = notes.get(node.end_lineno) or notes.get(node.lineno, "")
     return directive("data", name, module, note[:1].upper() + note[1:], value=value if short else "")
 
-# %% ../nbs/tools/site.ipynb #0c35e45b
+# %% ../nbs/tools/site.ipynb #fd288c3b
 class Module(NamedTuple):
     "Un módulo del paquete, leído sin importarlo."
 
@@ -285,7 +285,7 @@ class Module(NamedTuple):
     public: tuple[str, ...]  # lo que exporta
     entries: tuple[str, ...]  # Markdown de cada cosa que exporta
 
-
+# %% ../nbs/tools/site.ipynb #49cb2e35
 def read_module(
     path: Path,  # fichero del módulo
 ) -> Module:  # lo que la referencia necesita
@@ -301,7 +301,7 @@ def read_module(
     return Module(name, ast.get_docstring(tree) or "", found[1] if found else "", tuple(public),
                   tuple(entry(item, nodes[item], name, notes, aliases) for item in public if item in nodes))
 
-
+# %% ../nbs/tools/site.ipynb #952c6abd
 def entry(
     name: str,  # cómo se llama
     node: ast.stmt,  # donde se define
@@ -326,7 +326,7 @@ def module_page(
     return "\n\n".join([f"# {module.name}", f"> {module.about}" if module.about else "", f"`from {module.name} import …` {lesson}",
                         f"```{{py:module}} {module.name}\n```", *(link_names(entry, names) for entry in module.entries)])
 
-
+# %% ../nbs/tools/site.ipynb #fb33caa9
 def reference_page(
     modules: Sequence[Module],  # los del paquete
 ) -> str:  # Markdown
@@ -348,7 +348,7 @@ def linkable(
                 owners.setdefault(name, []).append(f"{module.name}.{name}")
     return {name: found[0] for name, found in owners.items() if len(found) == 1}
 
-
+# %% ../nbs/tools/site.ipynb #62a2b252
 def link_names(
     text: str,  # Markdown
     names: Mapping[str, str],  # lo que da `linkable`
@@ -373,7 +373,7 @@ def exercise_of(
     found = sorted((root / "exercises").glob(f"{number}_*.ipynb")) if number.isdigit() else []
     return next((f"exercises/{p.name}" for p in sorted(found, key=lambda p: p.stem != lesson)), "")
 
-
+# %% ../nbs/tools/site.ipynb #d9dce5fc
 def download_line(
     lesson: str,  # cuaderno, visto desde nbs/ y sin extensión
     exercise: str,  # el de sus ejercicios, visto desde la raíz, o ""
@@ -390,7 +390,7 @@ def contents(
     "Una sección del menú."
     return "\n".join(["```{toctree}", ":hidden:", ":titlesonly:", f":caption: {caption}", "", *pages, "```"])
 
-
+# %% ../nbs/tools/site.ipynb #33d8b75f
 def notebook_title(
     path: Path,  # un cuaderno
 ) -> str:  # su título, sin marcas
@@ -399,7 +399,7 @@ def notebook_title(
     found = (re.search(r"^# (.+)$", "".join(c["source"]), re.MULTILINE) for c in cells if c["cell_type"] == "markdown")
     return next((m[1].replace("`", "") for m in found if m), path.stem)
 
-
+# %% ../nbs/tools/site.ipynb #40928974
 def menu(
     pages: Path,  # carpeta con los cuadernos ya limpios
 ) -> str:  # Markdown de las tres secciones
@@ -407,6 +407,26 @@ def menu(
     lessons = [f"{p.stem.partition('_')[0]} · {notebook_title(p)} <{p.stem}>" for p in sorted(pages.glob("[0-9]*.ipynb"))]
     tools = [f"{notebook_title(p)} <tools/{p.stem}>" for p in sorted(pages.glob("tools/*.ipynb"), key=notebook_title)]
     return "\n\n".join([contents("Lecciones", lessons), *([contents("Herramientas", tools)] if tools else []), contents("Paquete", ["api/index"])])
+
+# %% ../nbs/tools/site.ipynb #f8eba6a7
+CSS = """
+.bd-header { display: none; } /* repite la búsqueda del menú */
+.bd-main .bd-content .bd-article-container { max-width: 60rem; }
+.bd-article section > :is(p, ul, ol, blockquote) { max-width: 48rem; }
+.bd-article div.highlight pre { font-size: .8rem; }
+math[display=block] { margin: 1.5rem 0; font-size: 1.1em; }
+table.dataframe :is(th, td) { padding: .25rem .6rem; }
+html[data-theme=dark] .bd-content img { filter: brightness(.92) !important; background: #fff !important; padding: 0 !important; }
+html[data-theme=dark] .cell_output .text_html caption { color: #333; }
+.bd-article dl.py { margin-bottom: 1.2rem; }
+.downloads p { display: flex; flex-wrap: wrap; gap: .75rem; }
+.downloads a { border: 1px solid var(--pst-color-border); border-radius: .4rem; padding: .3rem .8rem; text-decoration: none; }
+.downloads a:hover { border-color: var(--pst-color-primary); }
+.downloads a code { background: none; border: 0; padding: 0 0 0 .4rem; color: inherit; font: inherit; }
+"""
+BALL = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><circle cx="16" cy="16" r="15" fill="#fff" stroke="#222" stroke-width="2"/>
+<path fill="#0072B2" d="M16 9l6.7 4.8-2.6 7.9h-8.2l-2.6-7.9z"/></svg>
+"""
 
 # %% ../nbs/tools/site.ipynb #422748d6
 def dress_notebook(
@@ -429,7 +449,7 @@ def dress_notebook(
     path.write_text(json.dumps(nb, ensure_ascii=False), encoding="utf-8")
     return wanted
 
-
+# %% ../nbs/tools/site.ipynb #c7f20bc2
 def write_files(
     root: Path,  # raíz del repositorio
     source: Path,  # fuentes de Sphinx
@@ -449,7 +469,7 @@ def write_files(
             target.write_text(text, encoding="utf-8")
             wanted = wanted | more
 
-
+# %% ../nbs/tools/site.ipynb #2cd7492f
 def write_source(
     root: Path,  # raíz del repositorio
     work: Path,  # carpeta vacía de trabajo
@@ -484,7 +504,7 @@ def formula(
 
     return convert(tex, display=display)
 
-
+# %% ../nbs/tools/site.ipynb #ff5eb0a0
 def setup(
     app,  # aplicación de Sphinx
 ) -> dict:  # lo que Sphinx pide saber de una extensión
@@ -500,27 +520,7 @@ def setup(
     app.add_html_math_renderer("mathml", (draw("inline"), None), (draw("block"), None))
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
-# %% ../nbs/tools/site.ipynb #f8eba6a7
-CSS = """
-.bd-header { display: none; } /* repite la búsqueda del menú */
-.bd-main .bd-content .bd-article-container { max-width: 60rem; }
-.bd-article section > :is(p, ul, ol, blockquote) { max-width: 48rem; }
-.bd-article div.highlight pre { font-size: .8rem; }
-math[display=block] { margin: 1.5rem 0; font-size: 1.1em; }
-table.dataframe :is(th, td) { padding: .25rem .6rem; }
-html[data-theme=dark] .bd-content img { filter: brightness(.92) !important; background: #fff !important; padding: 0 !important; }
-html[data-theme=dark] .cell_output .text_html caption { color: #333; }
-.bd-article dl.py { margin-bottom: 1.2rem; }
-.downloads p { display: flex; flex-wrap: wrap; gap: .75rem; }
-.downloads a { border: 1px solid var(--pst-color-border); border-radius: .4rem; padding: .3rem .8rem; text-decoration: none; }
-.downloads a:hover { border-color: var(--pst-color-primary); }
-.downloads a code { background: none; border: 0; padding: 0 0 0 .4rem; color: inherit; font: inherit; }
-"""
-BALL = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><circle cx="16" cy="16" r="15" fill="#fff" stroke="#222" stroke-width="2"/>
-<path fill="#0072B2" d="M16 9l6.7 4.8-2.6 7.9h-8.2l-2.6-7.9z"/></svg>
-"""
-
-
+# %% ../nbs/tools/site.ipynb #e8186e31
 def sphinx_config(
     facts: Facts,  # nombre, versión y descripción
 ) -> dict:  # lo que iría en conf.py
@@ -551,7 +551,7 @@ def without_collector() -> Iterator[None]:
         if running:
             gc.enable()
 
-
+# %% ../nbs/tools/site.ipynb #df8dd114
 def run_sphinx(
     source: Path,  # fuentes
     out: Path,  # dónde va el HTML
@@ -578,7 +578,7 @@ def run_sphinx(
 UNTRANSLATED = {'title="Toggle primary sidebar"': 'title="Mostrar u ocultar el menú"', 'aria-label="Main"': 'aria-label="Menú del curso"',
                 'title="Toggle secondary sidebar"': 'title="Mostrar u ocultar el contenido"', 'aria-label="Page"': 'aria-label="Contenido de la página"'}
 
-
+# %% ../nbs/tools/site.ipynb #0c68d630
 def finish_translation(
     folder: Path,  # sitio construido; se cambia
 ) -> None:
@@ -593,7 +593,7 @@ def finish_translation(
 TAG = re.compile(r"""<(?!a\s|/)\w(?:[^<>"']|"[^"]*"|'[^']*')*?\s(?:src|srcset|href|data|poster)=["']?((?:https?:)?//[^"'\s>]+)""")  # un enlace no carga nada hasta que se pulsa
 STYLE = re.compile(r"""(?:url\(|@import)\s*['"]?((?:https?:)?//[^'")\s;]+)""")
 
-
+# %% ../nbs/tools/site.ipynb #13b9d657
 def outside_loads(
     folder: Path,  # sitio construido
 ) -> list[str]:  # «página: dirección»; vacía si el sitio se basta solo
@@ -609,7 +609,7 @@ def outside_loads(
 # %% ../nbs/tools/site.ipynb #7c8913aa
 NEEDED = ("nbdev", "sphinx", "myst_nb", "sphinx_book_theme", "latex2mathml")
 
-
+# %% ../nbs/tools/site.ipynb #6907b881
 def check_tools(
     names: Sequence[str] = NEEDED,  # módulos que hacen falta
 ) -> None:
@@ -619,7 +619,7 @@ def check_tools(
         raise SiteError(f"Falta {', '.join(missing)}. «make site» instala lo necesario; sin make: "
                         "pip install -c constraints.txt -e '.[all]'")
 
-
+# %% ../nbs/tools/site.ipynb #e0cd8266
 def check_out(
     out: Path,  # carpeta de salida
 ) -> None:
@@ -654,7 +654,7 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *args) -> None:
         "No escribe nada."
 
-
+# %% ../nbs/tools/site.ipynb #43ca3012
 def site_server(
     folder: Path = Path("_site"),  # sitio construido
     port: int = 0,  # puerto; 0 para que lo elija el sistema
@@ -666,7 +666,7 @@ def site_server(
         raise SiteError(problem)
     return http.server.ThreadingHTTPServer(("127.0.0.1", port), partial(QuietHandler, directory=str(folder)))
 
-
+# %% ../nbs/tools/site.ipynb #2744673d
 def serve_site(
     folder: Path = Path("_site"),  # sitio construido
     port: int = 8080,  # puerto de 127.0.0.1
