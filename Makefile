@@ -1,7 +1,7 @@
 # Cada objetivo son unas pocas órdenes sencillas; el README las lista para un sistema sin make.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test lab grade notebooks export lock clean check-python
+.PHONY: help demo test lab grade site notebooks export lock clean check-python
 
 # El primer Python de 3.11 a 3.13 que responda. Para elegir otro: make demo PYTHON=python3.12
 OK := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
@@ -28,6 +28,9 @@ lab: .venv/.all  ## abre los cuadernos en JupyterLab
 grade: .venv/.all  ## califica tus cuadernos de exercises/
 	@$(BIN)/futbol-mlops grade $(ARGS) || true
 
+site: .venv/.all  ## construye la web en _site/; con ARGS="--serve 8080" también la enseña
+	@$(BIN)/python -m futbol_mlops.site $(ARGS)
+
 notebooks: .venv/.all  ## ejecuta los cuadernos en su sitio y los deja limpios
 	$(BIN)/jupyter execute --inplace nbs/*.ipynb nbs/tools/*.ipynb
 	$(BIN)/nbdev_clean
@@ -39,8 +42,8 @@ export: .venv/.all  ## cuadernos → futbol_mlops/*.py y README.md
 lock: .venv/.all  ## vuelve a fijar constraints.txt con las versiones más nuevas que encajan
 	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --extra all --no-header --no-annotate setup.py --output-file constraints.txt
 
-clean:  ## borra el entorno y el estado de la demostración
-	rm -rf .venv .futbol
+clean:  ## borra el entorno, el estado de la demostración y la web
+	rm -rf .venv .futbol _site
 
 check-python:
 	@$(ANY_PYTHON) --version >/dev/null 2>&1 || { echo "No encuentro Python. Instala uno de 3.11 a 3.13 (https://www.python.org/downloads/)." >&2; exit 1; }
