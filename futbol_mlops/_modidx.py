@@ -67,6 +67,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'futbol_mlops.cli.registry_rollback': ('tools/cli.html#registry_rollback', 'futbol_mlops/cli.py'),
                                   'futbol_mlops.cli.serve_command': ('tools/cli.html#serve_command', 'futbol_mlops/cli.py'),
                                   'futbol_mlops.cli.show_report': ('tools/cli.html#show_report', 'futbol_mlops/cli.py'),
+                                  'futbol_mlops.cli.site_build': ('tools/cli.html#site_build', 'futbol_mlops/cli.py'),
+                                  'futbol_mlops.cli.site_serve': ('tools/cli.html#site_serve', 'futbol_mlops/cli.py'),
                                   'futbol_mlops.cli.solutions_folder': ('tools/cli.html#solutions_folder', 'futbol_mlops/cli.py'),
                                   'futbol_mlops.cli.train_command': ('tools/cli.html#train_command', 'futbol_mlops/cli.py')},
             'futbol_mlops.config': { 'futbol_mlops.config.ConfigError': ('tools/config.html#configerror', 'futbol_mlops/config.py'),
