@@ -8,7 +8,7 @@ __all__ = ['MAX_NOTEBOOK', 'GRAM', 'Student', 'student_of', 'submitted_notebooks
            'difficulty_picture', 'fingerprint', 'similarity', 'similar_pairs', 'grade_class', 'page_name', 'label',
            'submitted_answers', 'summary_page']
 
-# %% ../nbs/tools/gradebook.ipynb #346e8d56
+# %% ../nbs/tools/gradebook.ipynb #584849e1
 import csv
 import io
 import json
@@ -26,7 +26,7 @@ from .exercises import NotebookError, Sheet, read_cells
 from .grading import Grader, GradingError, Report, VerdictCache, answers, headline, number_text, parses, python_of, sheet_of
 from .referee import Stadium
 
-# %% ../nbs/tools/gradebook.ipynb #0280bc0e
+# %% ../nbs/tools/gradebook.ipynb #0ead315f
 _MOODLE = re.compile(r"^(?P<name>.+?)_(?P<id>\d+)_assignsubmission_(?:file|onlinetext)_?(?P<rest>.*)$")
 _CANVAS = re.compile(r"^(?P<name>[^_]+)_(?:LATE_)?(?P<id>\d+)_\d+_(?P<rest>.+)$")
 
@@ -49,7 +49,7 @@ def student_of(
                 return Student(found["name"], found["id"], system)
     return Student(path.parts[0] if len(path.parts) > 1 else path.stem)
 
-# %% ../nbs/tools/gradebook.ipynb #c842c0cc
+# %% ../nbs/tools/gradebook.ipynb #6904ab33
 MAX_NOTEBOOK = 20 * 2**20  # bytes
 
 
@@ -70,7 +70,7 @@ def submitted_notebooks(
         raise GradingError(f"En {submissions} no hay ningún cuaderno (.ipynb) de menos de {MAX_NOTEBOOK // 2**20} MB.")
     return found
 
-# %% ../nbs/tools/gradebook.ipynb #b56fc31c
+# %% ../nbs/tools/gradebook.ipynb #9ca9953f
 @dataclass
 class Entry:
     "Lo que ha entregado una persona, hoja a hoja."
@@ -109,9 +109,11 @@ class Gradebook:
         lines = [f"{e.student.name}: {number_text(e.earned)} de {self.points}{'  ' + '; '.join(e.problems) if e.problems else ''}" for e in self.entries]
         closed = {"landlock", "seccomp"} <= set(self.layers) or "contenedor" in self.layers or not self.layers
         lines.append(f"Aislamiento: {', '.join(self.layers) or 'nada que ejecutar'}." + ("" if closed else " Esta máquina no encierra del todo: con código que no sea de fiar, usa --container."))
+        if self.similar:
+            lines.append(f"Pares de entregas parecidas: {len(self.similar)}; están en summary.html, para leerlos.")
         return [*lines, f"{len(self.entries)} entregas en {self.out}: {', '.join(str(p.relative_to(self.out)) for p in self.written)}."]
 
-# %% ../nbs/tools/gradebook.ipynb #b4208b39
+# %% ../nbs/tools/gradebook.ipynb #ca44dd50
 def collect(
     submissions: Path,  # carpeta o zip
     grader: Grader,  # con pruebas ocultas
@@ -151,7 +153,7 @@ def read_cells_from(
         path.write_bytes(content)
         return read_cells(path)
 
-# %% ../nbs/tools/gradebook.ipynb #e381d19e
+# %% ../nbs/tools/gradebook.ipynb #22edd937
 _MOODLE_ID, _MOODLE_GRADE, _MOODLE_MAX = ("Identifier", "Identificador", "ID"), ("Grade", "Calificación"), ("Maximum Grade", "Calificación máxima")
 
 
@@ -211,7 +213,7 @@ def _written(value: float, delimiter: str) -> str:
     "Una nota; con coma decimal si el CSV se separa con punto y coma, que es como exporta una plataforma en español."
     return f"{value:.2f}".replace(".", ",") if delimiter == ";" else f"{value:.2f}"
 
-# %% ../nbs/tools/gradebook.ipynb #85ae53fd
+# %% ../nbs/tools/gradebook.ipynb #78a18d03
 def _moodle_places(header: list[str], rows: list, column: str) -> list[tuple[list, str, int, float]]:
     "(fila, número, columna de la nota, máximo) de cada persona, en un CSV de Moodle."
     who, grade, top = (_column(header, names) for names in (_MOODLE_ID, _MOODLE_GRADE, _MOODLE_MAX))
@@ -238,7 +240,7 @@ def _number(text: str, default: float) -> float:
     except ValueError:
         return default
 
-# %% ../nbs/tools/gradebook.ipynb #914b06cf
+# %% ../nbs/tools/gradebook.ipynb #1ae88886
 def grade_tables(
     book: Gradebook,  # las notas
 ) -> dict[str, str]:  # nombre de fichero: CSV
@@ -261,7 +263,7 @@ def _safe(text: str) -> str:
     "Un nombre que una hoja de cálculo no tomará por una fórmula."
     return f"'{text}" if text[:1] in "=+-@\t" else text
 
-# %% ../nbs/tools/gradebook.ipynb #57194733
+# %% ../nbs/tools/gradebook.ipynb #d4b5b9b4
 _PAGE = """<!doctype html><html lang="es"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
 <style>body{{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}}table{{border-collapse:collapse}}td,th{{padding:.2rem .8rem;text-align:left;border-bottom:1px solid #eee}}
 .passed{{color:#00795a}}.failed{{color:#b34700}}.pending{{color:#666}}small{{color:#666}}</style><h1>{title}</h1>{body}</html>
@@ -292,7 +294,7 @@ def student_line(
     "Una comprobación fallida; de las ocultas, sin valores."
     return f"Oculta: {check['message'].rstrip('.')}." if check["hidden"] else check["text"]
 
-# %% ../nbs/tools/gradebook.ipynb #d9302921
+# %% ../nbs/tools/gradebook.ipynb #9ba722f4
 def difficulty(
     book: Gradebook,  # las notas
     sheet: Sheet,  # una hoja
@@ -318,13 +320,13 @@ def difficulty_picture(
     names, values = [r[0] for r in rows][::-1], [100 * r[1] for r in rows][::-1]
     ax.barh(names, values, color=ACCENT)
     for y, value in enumerate(values):
-        ax.text(min(value + 1, 93), y, f"{value:.0f} %", va="center", color=INK, fontsize=9)
+        ax.text(value + 1, y, f"{value:.0f} %", va="center", color=INK, fontsize=9)
     hardest = min(rows, key=lambda r: r[1])
-    ax.set(title=f"Lo que más cuesta: {hardest[0]}", xlim=(0, 100), xlabel="puntos conseguidos, en %")
+    ax.set(title=f"Lo que más cuesta: {hardest[0]}", xlim=(0, 110), xticks=range(0, 101, 20), xlabel="puntos conseguidos, en %")
     ax.grid(axis="y", visible=False)
     return figure_svg(fig, f"{title}: porcentaje de puntos conseguidos en cada ejercicio; el menor, {hardest[0]} con {100 * hardest[1]:.0f} %")
 
-# %% ../nbs/tools/gradebook.ipynb #9a8837af
+# %% ../nbs/tools/gradebook.ipynb #7aa0036c
 GRAM = 8
 _IGNORED = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING, tokenize.ENDMARKER)
 
@@ -352,7 +354,7 @@ def similarity(
     "Índice de Jaccard de dos huellas."
     return len(one & other) / len(one | other) if one | other else 0.0
 
-# %% ../nbs/tools/gradebook.ipynb #d00988b7
+# %% ../nbs/tools/gradebook.ipynb #e995293c
 def similar_pairs(
     answers_by_student: dict[str, dict[str, str]],  # respuestas de cada persona, por ejercicio
     starts: dict[str, str],  # celda de partida de cada ejercicio
@@ -368,7 +370,7 @@ def similar_pairs(
             pairs.append({"students": [one, other], "similarity": round(max(values.values()), 3), "exercises": {n: round(v, 3) for n, v in values.items() if v >= least}})
     return sorted(pairs, key=lambda p: (-p["similarity"], p["students"]))
 
-# %% ../nbs/tools/gradebook.ipynb #bb3b719c
+# %% ../nbs/tools/gradebook.ipynb #57c6634b
 def grade_class(
     submissions: Path,  # carpeta o zip de entregas
     out: Path,  # carpeta de notas
@@ -399,7 +401,7 @@ def grade_class(
     book.written = [p for p in book.written if p.parent.name != "students"]
     return book
 
-# %% ../nbs/tools/gradebook.ipynb #597d93f8
+# %% ../nbs/tools/gradebook.ipynb #43e60635
 def page_name(
     student: Student,  # quien entrega
 ) -> str:  # nombre de fichero
