@@ -9,7 +9,7 @@ __all__ = ['MAX_COPIES', 'MAX_STATEMENTS', 'MAX_SOURCE', 'IDLE', 'EMPTY_IMAGE', 
            'report_lines', 'next_hint', 'grade_notebook', 'notebooks_in', 'watch', 'report_html', 'notebook_path',
            'unsaved_answers', 'grade_this', 'review', 'review_exercise']
 
-# %% ../nbs/tools/grading.ipynb #e9666ae7
+# %% ../nbs/tools/grading.ipynb #ae1eda74
 import ast
 import builtins
 import hashlib
@@ -50,14 +50,14 @@ from futbol_mlops.exercises import (
 from .isolation import Limits
 from .referee import Stadium, planned_checks
 
-# %% ../nbs/tools/grading.ipynb #0a05e178
+# %% ../nbs/tools/grading.ipynb #b4543af5
 _EXERCISE = re.compile(r"^[ \t]*#[ \t]*\|?[ \t]*exercise[ \t]*:[ \t]*(\d+\.\d+)", re.IGNORECASE | re.MULTILINE)
 _TEST = re.compile(r"^\s*#[ \t]*\|?[ \t]*(test|hidden)[ \t]*:", re.IGNORECASE)
 MAX_COPIES = 3  # celdas del mismo ejercicio que se prueban
 MAX_STATEMENTS = 2000  # instrucciones de otras celdas que se miran
 MAX_SOURCE = 100_000  # caracteres de una celda; más es un descuido o una trampa
 
-
+# %% ../nbs/tools/grading.ipynb #730aa20d
 @lru_cache(maxsize=4096)
 def python_of(
     source: str,  # una celda
@@ -76,7 +76,7 @@ def python_of(
         changed = re.sub(r"^([ \t]*)[%!][^\n]*", r"\1get_ipython()", source, flags=re.MULTILINE)
     return re.sub(r"^([ \t]*)[^\n]*get_ipython\(\)[^\n]*", r"\1pass", changed, flags=re.MULTILINE)
 
-
+# %% ../nbs/tools/grading.ipynb #054a3917
 def _is_python(source: str) -> bool:
     "Si un texto se puede leer como Python sin que cueste demasiado."
     try:
@@ -87,7 +87,7 @@ def _is_python(source: str) -> bool:
         return False
     return True
 
-
+# %% ../nbs/tools/grading.ipynb #6461b667
 @lru_cache(maxsize=4096)
 def parses(
     source: str,  # una celda
@@ -95,7 +95,7 @@ def parses(
     "Si una celda se puede leer como Python."
     return len(source) <= MAX_SOURCE and _is_python(python_of(source))
 
-# %% ../nbs/tools/grading.ipynb #eb26c87a
+# %% ../nbs/tools/grading.ipynb #6367f93c
 def same_code(
     a: str,  # una celda
     b: str,  # otra
@@ -105,7 +105,7 @@ def same_code(
         return ast.dump(ast.parse(python_of(a))) == ast.dump(ast.parse(python_of(b)))
     return a.strip() == b.strip()
 
-# %% ../nbs/tools/grading.ipynb #f42157d9
+# %% ../nbs/tools/grading.ipynb #510cae28
 def own_cells(
     cells: list[Cell],  # el cuaderno entregado
     sheet: Sheet,  # su hoja
@@ -116,7 +116,7 @@ def own_cells(
     return [c.source for c in cells if c.kind == "code" and c.source.strip() and c.source.strip() not in given and c.id not in tests
             and not _TEST.match(c.source) and "grade_this(" not in c.source]
 
-
+# %% ../nbs/tools/grading.ipynb #38736bbf
 def answers(
     cells: list[Cell],  # el cuaderno entregado
     sheet: Sheet,  # su hoja
@@ -131,7 +131,7 @@ def answers(
         found += [s for s in own_cells(cells, sheet) if parses(s) and not _EXERCISE.search(s) and set(exercise.names) & set(source_names(python_of(s)))]
     return [s for s in dict.fromkeys(reversed(found)) if not same_code(s, exercise.start)][:MAX_COPIES]
 
-# %% ../nbs/tools/grading.ipynb #37550cb9
+# %% ../nbs/tools/grading.ipynb #c3e3cd88
 def helpers(
     source: str,  # la respuesta
     others: list[str],  # el resto de celdas de quien estudia
@@ -156,7 +156,7 @@ def helpers(
     stars = makers.get("*", []) if unknown else []  # `from math import *`: puede dar cualquier nombre
     return [ast.unparse(statements[i]) for i in sorted({*chosen, *stars})]
 
-# %% ../nbs/tools/grading.ipynb #32a0e433
+# %% ../nbs/tools/grading.ipynb #ec07e808
 @dataclass
 class Result:
     "El resultado de un ejercicio."
@@ -179,7 +179,7 @@ class Result:
         "Qué falla, en palabras."
         return [c["text"] for c in self.checks if not c["passed"] and hidden in (None, c["hidden"])]
 
-
+# %% ../nbs/tools/grading.ipynb #5774ff98
 def earned_points(
     points: int,  # los del ejercicio
     passed: int,  # comprobaciones que cumple la respuesta
@@ -189,7 +189,7 @@ def earned_points(
     "Puntos por lo que se ha arreglado, no por lo que ya estaba bien."
     return round(points * max(0, passed - baseline) / (total - baseline), 2) if total > baseline else 0.0
 
-# %% ../nbs/tools/grading.ipynb #cfcfca6b
+# %% ../nbs/tools/grading.ipynb #46c0f814
 class VerdictCache:
     "Veredictos ya dados, por huella del encargo. Sin fichero, no recuerda nada."
 
@@ -216,11 +216,11 @@ class VerdictCache:
             temporary.write_text(json.dumps(self.used, ensure_ascii=False), encoding="utf-8")
             temporary.replace(self.path)
 
-# %% ../nbs/tools/grading.ipynb #14ca827d
+# %% ../nbs/tools/grading.ipynb #c23f2b4d
 class GradingError(RuntimeError):
     "No se puede calificar, y no por culpa de quien estudia; el mensaje dice qué hacer."
 
-
+# %% ../nbs/tools/grading.ipynb #a372283e
 def make_job(
     sheet: Sheet,  # la hoja
     exercise: Exercise,  # uno de sus ejercicios
@@ -234,10 +234,10 @@ def make_job(
     return {"context": sheet.context, "drivers": sheet.drivers, "names": exercise.names, "source": python_of(source), "cells": cells,
             "helpers": helpers(source, others, provided) if parses(source) else []}
 
-# %% ../nbs/tools/grading.ipynb #79035571
+# %% ../nbs/tools/grading.ipynb #f5d31d10
 IDLE = ("return None", "return []", "return {}", "return 0", "return True", "raise ValueError")  # funciones que no hacen nada
 
-
+# %% ../nbs/tools/grading.ipynb #3e78b962
 class Grader:
     "Califica cuadernos de unas hojas. Se usa con `with`."
 
@@ -304,7 +304,7 @@ class Grader:
         return Result(exercise.number, exercise.title, exercise.points, earned_points(exercise.points, passed, base, len(best["checks"])), best["checks"],
                       problem=best["problem"], notes=notes, unseen=unseen)
 
-
+# %% ../nbs/tools/grading.ipynb #73a9b2c2
 def preloads(
     sheets: list[Sheet],  # hojas
 ) -> list[str]:  # módulos que importan
@@ -314,10 +314,10 @@ def preloads(
     names |= {n.module for tree in trees for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module}
     return ["futbol_mlops.checks", *(["pandas", "pyarrow"] if "pandas" in names else []), *sorted(names - {"pandas"})]
 
-# %% ../nbs/tools/grading.ipynb #2bb5e66f
+# %% ../nbs/tools/grading.ipynb #5c2fc743
 EMPTY_IMAGE = "futbol-mlops-empty:1"
 
-
+# %% ../nbs/tools/grading.ipynb #f2f6bb56
 def container_command(
     engine: str,  # docker o podman
     scratch: Path,  # carpeta de la respuesta
@@ -330,7 +330,7 @@ def container_command(
             f"--memory={limits.memory_mb + 1024}m", "--cpus=1", "--user", f"{os.getuid()}:{os.getgid()}", *volumes, "--volume", f"{scratch}:/scratch", "--workdir=/scratch",
             "--env=OPENBLAS_NUM_THREADS=1", "--env=IN_TEST=1", EMPTY_IMAGE, "/usr/bin/timeout", "--signal=KILL", str(2 * limits.seconds + 20), sys.executable, "-I", "-m", "futbol_mlops.referee", "enclosed-player"]
 
-
+# %% ../nbs/tools/grading.ipynb #1d99fb6f
 def container_stadium(
     sheets: list[Sheet],  # lo que se va a calificar
 ) -> Stadium:  # juega en contenedores
@@ -352,7 +352,7 @@ def container_stadium(
     limits = Limits()
     return Stadium(preloads(sheets), limits, player=lambda scratch: container_command(engine.name, scratch, limits))
 
-# %% ../nbs/tools/grading.ipynb #0b36718e
+# %% ../nbs/tools/grading.ipynb #ad3875b9
 def sheet_of(
     cells: list[Cell],  # un cuaderno
     sheets: list[Sheet],  # las hojas que hay
@@ -369,7 +369,7 @@ def sheet_of(
     best = max(sheets, key=likeness, default=None)
     return best if best and (likeness(best)[0] or best.name in name) else None
 
-# %% ../nbs/tools/grading.ipynb #2cbce4ed
+# %% ../nbs/tools/grading.ipynb #64eb5212
 @dataclass
 class Report:
     "Los resultados de un cuaderno, con lo necesario para enseñarlos."
@@ -407,14 +407,14 @@ class Report:
     def _repr_html_(self) -> str:
         return report_html(self)
 
-
+# %% ../nbs/tools/grading.ipynb #bc8d90bc
 def number_text(
     value: float,  # puntos
 ) -> str:  # sin decimales de más, con coma
     "Un número como se escribe en español."
     return f"{value:.2f}".rstrip("0").rstrip(".").replace(".", ",")
 
-# %% ../nbs/tools/grading.ipynb #39ad82a2
+# %% ../nbs/tools/grading.ipynb #52ba155b
 def headline(
     result: Result,  # el resultado de un ejercicio
 ) -> str:  # «4.3 ✗ El descanso también juega (0 de 2)»
@@ -423,7 +423,7 @@ def headline(
     tail = f"{number_text(result.earned)} de {result.points}" if result.started else f"sin empezar, vale {result.points}"
     return f"{result.number} {mark} {result.title} ({tail})"
 
-
+# %% ../nbs/tools/grading.ipynb #bb0342d8
 def report_lines(
     report: Report,  # resultados de un cuaderno
 ) -> Iterator[tuple[str, str]]:  # (estilo, línea): `title`, `passed`, `failed`, `pending`, `detail`, `total`
@@ -441,7 +441,7 @@ def report_lines(
     if report.note:
         yield "detail", f"  {report.note}"
 
-# %% ../nbs/tools/grading.ipynb #a3f81ba2
+# %% ../nbs/tools/grading.ipynb #b0a0696f
 def next_hint(
     report: Report,  # resultados de un cuaderno
     state: Path,  # fichero con las pistas ya vistas
@@ -459,7 +459,7 @@ def next_hint(
     state.write_text(json.dumps(seen | {pending.number: level}), encoding="utf-8")
     return f"{pending.number} · Pista {level} de {len(pending.hints)}: {pending.hints[level - 1]}"
 
-# %% ../nbs/tools/grading.ipynb #9611fe81
+# %% ../nbs/tools/grading.ipynb #c4e2cf2c
 def grade_notebook(
     path: Path,  # cuaderno de quien estudia
     grader: Grader,  # con las hojas que sabe calificar
@@ -475,7 +475,7 @@ def grade_notebook(
         raise GradingError(f"{sheet.name} no tiene un ejercicio {only}. Tiene: {', '.join(e.number for e in sheet.exercises)}.")
     return Report(sheet.name, sheet.title, grader.grade(sheet, cells, only), exercises)
 
-
+# %% ../nbs/tools/grading.ipynb #5a33a20b
 def notebooks_in(
     paths: list[Path],  # cuadernos o carpetas
 ) -> list[Path]:  # cuadernos
@@ -487,7 +487,7 @@ def notebooks_in(
         found += sorted(p for p in path.glob("*.ipynb") if not p.name.startswith(".")) if path.is_dir() else [path]
     return found
 
-
+# %% ../nbs/tools/grading.ipynb #710539cb
 def watch(
     path: Path,  # cuaderno
     grader: Grader,  # con sus hojas
@@ -508,7 +508,7 @@ def watch(
             before, done = stamp, done + 1
         time.sleep(pause)
 
-# %% ../nbs/tools/grading.ipynb #abe7e8c1
+# %% ../nbs/tools/grading.ipynb #a9e8557e
 def report_html(
     report: Report,  # resultados de un cuaderno
 ) -> str:  # tabla
@@ -523,7 +523,7 @@ def report_html(
     note = f"<p><b>{escape(report.note)}</b></p>" if report.note else ""
     return f"<table><tbody>{''.join(rows)}</tbody></table><p>{total}</p>{note}"
 
-
+# %% ../nbs/tools/grading.ipynb #6156b0d9
 def notebook_path(
     namespace: dict,  # variables del cuaderno
 ) -> Path | None:  # su fichero, si se sabe
@@ -533,7 +533,7 @@ def notebook_path(
             return next((p for p in (path, Path.cwd() / path.name) if p.exists()), None)
     return None
 
-
+# %% ../nbs/tools/grading.ipynb #32933a9e
 def unsaved_answers(
     cells: list[Cell],  # lo que hay en el fichero
     executed: list[str],  # lo que se ha ejecutado, en orden
@@ -543,7 +543,7 @@ def unsaved_answers(
     saved = {source.strip() for source in (c.source for c in cells)}
     return sorted(n for n, source in last.items() if source not in saved)
 
-
+# %% ../nbs/tools/grading.ipynb #a1094778
 def grade_this(
     hint: bool = False,  # enseña además la siguiente pista
     solutions: str | None = None,  # carpeta de soluciones, si no está junto al cuaderno
@@ -570,7 +570,7 @@ def grade_this(
         report.note = f"{report.note} {next_hint(report, Path('.futbol') / 'grading' / 'hints.json')}".strip()
     return report
 
-# %% ../nbs/tools/grading.ipynb #a4a3d208
+# %% ../nbs/tools/grading.ipynb #a5db8e0d
 def review(
     solutions: Path,  # carpeta de soluciones
     exercises: Path | None = None,  # carpeta de ejercicios, para ver si está al día
@@ -600,7 +600,7 @@ def review(
             problems += [f"{sheet.name}: {text}" for text in found]
     return problems
 
-
+# %% ../nbs/tools/grading.ipynb #081cab55
 def review_exercise(
     grader: Grader,  # con pruebas ocultas
     sheet: Sheet,  # la hoja
@@ -626,7 +626,7 @@ def review_exercise(
             problems.append(f"la respuesta equivocada {position} de {number} define {', '.join(sorted(strangers))}, de otro ejercicio")
     return problems
 
-
+# %% ../nbs/tools/grading.ipynb #4d5390ce
 def _out_of_step(sheet: Sheet, exercises: Path) -> list[str]:
     "Si el cuaderno de ejercicios no es el que sale de su hoja."
     from futbol_mlops.exercises import notebook_text

@@ -6,7 +6,7 @@
 __all__ = ['DENIED', 'PRETENDED', 'Limits', 'set_limits', 'readable_paths', 'landlock', 'seccomp', 'drop_capabilities',
            'add_audit', 'isolate']
 
-# %% ../nbs/tools/isolation.ipynb #7acc598a
+# %% ../nbs/tools/isolation.ipynb #8309b62f
 import contextlib
 import ctypes
 import os
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# %% ../nbs/tools/isolation.ipynb #7d906a48
+# %% ../nbs/tools/isolation.ipynb #cf035544
 @dataclass(frozen=True)
 class Limits:
     "Lo que puede gastar un ejercicio."
@@ -26,7 +26,7 @@ class Limits:
     file_mb: int = 16  # por fichero
     files: int = 128  # abiertos a la vez
 
-
+# %% ../nbs/tools/isolation.ipynb #eda809e7
 def set_limits(
     limits: Limits,  # lo que puede gastar
 ) -> bool:  # si el sistema sabe ponerlos
@@ -44,31 +44,31 @@ def set_limits(
             resource.setrlimit(getattr(resource, name), (value, value))
     return True
 
-
+# %% ../nbs/tools/isolation.ipynb #1b2258f2
 def _address_space() -> int:
     "Bytes de memoria virtual de este proceso."
     with contextlib.suppress(OSError):
         return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     return 2 * 2**30
 
-# %% ../nbs/tools/isolation.ipynb #673ebfd2
+# %% ../nbs/tools/isolation.ipynb #2e483ff9
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # iguales en x86-64 y ARM64
 _READ_FILE, _READ = 1 << 2, 1 << 2 | 1 << 3 | 1 << 0
 _NO_NEW_PRIVS, _DUMPABLE, _SECCOMP, _DROP_BOUND = 38, 4, 22, 24
 _FILES = ("/etc/localtime", "/etc/timezone", "/etc/ld.so.cache", "/etc/mime.types", "/proc/meminfo", "/proc/cpuinfo", "/proc/stat", "/proc/self", "/sys/devices/system/cpu")
 
-
+# %% ../nbs/tools/isolation.ipynb #e09d1442
 def readable_paths() -> list[Path]:  # las que existen
     "Lo que necesita leer cualquier programa de Python con estas bibliotecas."
     here = Path(__file__).parent if "__file__" in globals() else Path(sys.prefix)
     found = [Path(p) for p in ("/usr", "/lib", "/lib64", "/dev/urandom", sys.prefix, sys.base_prefix, *_FILES)] + [here]
     return [p for p in found if p.exists()]
 
-
+# %% ../nbs/tools/isolation.ipynb #f98fe6d9
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
-# %% ../nbs/tools/isolation.ipynb #f21e250d
+# %% ../nbs/tools/isolation.ipynb #31384d2d
 def landlock(
     scratch: Path,  # la única carpeta en la que se podrá escribir
 ) -> bool:  # si el núcleo lo sabe hacer
@@ -94,14 +94,14 @@ def landlock(
     os.close(rules)
     return done
 
-
+# %% ../nbs/tools/isolation.ipynb #92a2099e
 def _allow(libc: ctypes.CDLL, rules: int, path: Path, rights: int) -> None:
     with contextlib.suppress(OSError):
         fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
         libc.syscall(_ADD_RULE, rules, 1, struct.pack("<Qi", rights, fd), 0)
         os.close(fd)
 
-# %% ../nbs/tools/isolation.ipynb #ec8f0064
+# %% ../nbs/tools/isolation.ipynb #0cb48f5a
 # nombre: (x86-64, ARM64); -1 si no existe
 DENIED = {"socket": (41, 198), "connect": (42, 203), "bind": (49, 200), "fork": (57, -1), "vfork": (58, -1), "execve": (59, 221), "execveat": (322, 281), "kill": (62, 129),
           "tkill": (200, 130), "tgkill": (234, 131), "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240), "pidfd_open": (434, 434), "pidfd_send_signal": (424, 424),
@@ -114,7 +114,7 @@ _MACHINES = {"x86_64": (0, 0xC000003E, 56, 302), "aarch64": (1, 0xC00000B7, 220,
 _ALLOW, _KILL, _EPERM, _ENOSYS, _FAKE = 0x7FFF0000, 0x80000000, 0x00050001, 0x00050026, 0x00050000
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 
-
+# %% ../nbs/tools/isolation.ipynb #f8bff61c
 def _program(machine: str) -> list[tuple[int, int, int, int]]:
     "El filtro: instrucciones (código, salto si sí, salto si no, número)."
     column, arch, clone, prlimit = _MACHINES[machine]
@@ -127,7 +127,7 @@ def _program(machine: str) -> list[tuple[int, int, int, int]]:
     program += [(_EQUAL, 0, 4, prlimit), (_LOAD, 0, 0, 16), (_EQUAL, 0, 1, 0), (_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _EPERM)]  # solo a sí mismo
     return [*program, (_RETURN, 0, 0, _ALLOW)]
 
-# %% ../nbs/tools/isolation.ipynb #a3b316b2
+# %% ../nbs/tools/isolation.ipynb #4abfa18f
 def seccomp() -> bool:  # si el sistema lo sabe hacer
     "Quita a este proceso la red, los procesos hijos, las señales y mirar a otros."
     if sys.platform != "linux" or platform.machine() not in _MACHINES:
@@ -139,7 +139,7 @@ def seccomp() -> bool:  # si el sistema lo sabe hacer
     libc.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0)
     return libc.prctl(_SECCOMP, 2, ctypes.c_char_p(header), 0, 0) == 0
 
-
+# %% ../nbs/tools/isolation.ipynb #e1ed3b6f
 def drop_capabilities() -> None:
     "Si es administrador, deja de poder saltarse permisos. Los de los ficheros suyos siguen: de eso se ocupa Landlock."
     if sys.platform == "linux" and os.geteuid() == 0:
@@ -148,12 +148,12 @@ def drop_capabilities() -> None:
             libc.prctl(_DROP_BOUND, capability, 0, 0, 0)
         libc.capset(struct.pack("<Ii", 0x20080522, 0), bytes(24))
 
-# %% ../nbs/tools/isolation.ipynb #1c30bd5f
+# %% ../nbs/tools/isolation.ipynb #aa0ed506
 _FORBIDDEN = ("socket.connect", "socket.bind", "socket.getaddrinfo", "subprocess.Popen", "os.system", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.kill", "os.killpg",
               "os.startfile")
 _OWN_ONLY = ("os.chmod", "os.chown", "os.remove", "os.rename", "shutil.rmtree")  # solo en su carpeta
 
-
+# %% ../nbs/tools/isolation.ipynb #bd50269e
 def add_audit(
     scratch: Path,  # carpeta en la que se puede escribir
 ) -> None:
@@ -173,11 +173,11 @@ def add_audit(
 
     sys.addaudithook(hook)
 
-
+# %% ../nbs/tools/isolation.ipynb #31a663f9
 def _under(path: str, folders: Sequence[str]) -> bool:
     return any(path == folder or path.startswith(folder.rstrip(os.sep) + os.sep) for folder in folders)
 
-# %% ../nbs/tools/isolation.ipynb #80c35fdb
+# %% ../nbs/tools/isolation.ipynb #d33a70c3
 def isolate(
     scratch: Path,  # carpeta de usar y tirar
     limits: Limits,  # lo que puede gastar

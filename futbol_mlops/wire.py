@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MAX_MESSAGE', 'WireError', 'encode', 'decode', 'ChannelClosed', 'Channel']
 
-# %% ../nbs/tools/wire.ipynb #bffb9ab3
+# %% ../nbs/tools/wire.ipynb #7d542dac
 import base64
 import datetime as dt
 import io
@@ -15,11 +15,11 @@ from collections.abc import Callable
 from pathlib import PurePath
 from typing import Any
 
-# %% ../nbs/tools/wire.ipynb #6d0d8af4
+# %% ../nbs/tools/wire.ipynb #83c0db06
 class WireError(TypeError):
     "Un valor no puede cruzar, o lo que llegó no se entiende; el mensaje dice cuál."
 
-
+# %% ../nbs/tools/wire.ipynb #e912868e
 def encode(
     value: Any,  # un dato
     function: Callable | None = None,  # qué escribir en lugar de una función; sin él, se rechazan
@@ -39,12 +39,12 @@ def encode(
         return {"function": function(value)}
     raise WireError(f"un objeto {type(value).__name__} no es un dato: se esperaba un número, un texto, una fecha, una lista, un diccionario o una tabla")
 
-# %% ../nbs/tools/wire.ipynb #aa0820c1
+# %% ../nbs/tools/wire.ipynb #ffd1c147
 def _plain(value: Any) -> Any:
     "Un número o un texto de una subclase (un `Enum`, un `np.float64`), sin ella."
     return next(kind(value) if kind is not str else str.__str__(value) for kind in (int, float, str) if isinstance(value, kind))
 
-
+# %% ../nbs/tools/wire.ipynb #ba6495d2
 def _list(value: Any, inner: Callable) -> list:
     return [inner(item) for item in value]
 
@@ -57,11 +57,11 @@ _WRITERS = [
     (dt.timedelta, "timedelta", lambda value, inner: value.total_seconds()),
 ]
 
-# %% ../nbs/tools/wire.ipynb #89a5633a
+# %% ../nbs/tools/wire.ipynb #7b0749c5
 def _stamp(value: Any, inner: Callable) -> str:
     return value.isoformat()
 
-
+# %% ../nbs/tools/wire.ipynb #8eb41e14
 def _encode_pandas(value: Any, function: Callable | None) -> Any:
     "Tablas, series, índices y fechas de pandas."
     import pandas as pd
@@ -78,7 +78,7 @@ def _encode_pandas(value: Any, function: Callable | None) -> Any:
         return {"index": encode(pd.Series(value.to_list(), dtype=value.dtype if not isinstance(value, pd.MultiIndex) else object), function)}
     raise WireError(f"un objeto {type(value).__name__} de pandas no es un dato: devuelve una tabla, una serie o una lista")
 
-
+# %% ../nbs/tools/wire.ipynb #7e531930
 def _fits_arrow(frame: Any) -> bool:
     "Si Arrow sabe escribir la tabla: no sabe con columnas repetidas o de tipos mezclados."
     import pyarrow as pa
@@ -89,7 +89,7 @@ def _fits_arrow(frame: Any) -> bool:
         return False
     return True
 
-
+# %% ../nbs/tools/wire.ipynb #ac666229
 def _arrow(frame: Any) -> str:
     "Una tabla en el formato de Arrow, que conserva índice y tipos."
     import pyarrow as pa
@@ -99,7 +99,7 @@ def _arrow(frame: Any) -> str:
         writer.write_table(table)
     return base64.b64encode(out.getvalue()).decode()
 
-
+# %% ../nbs/tools/wire.ipynb #856d7106
 def _encode_numpy(value: Any, function: Callable | None) -> Any:
     "Matrices y números de numpy."
     import numpy as np
@@ -110,21 +110,21 @@ def _encode_numpy(value: Any, function: Callable | None) -> Any:
         return {"array": base64.b64encode(out.getvalue()).decode()}
     return encode(value.tolist() if isinstance(value, np.ndarray) else value.item() if isinstance(value, np.generic) else None if value is None else _refuse(value), function)
 
-
+# %% ../nbs/tools/wire.ipynb #89f15755
 def _refuse(value: Any) -> Any:
     raise WireError(f"un objeto {type(value).__name__} de numpy no es un dato: devuelve números o una matriz")
 
 
 _WRITERS[:0] = [(dt.datetime, "datetime", _stamp), (dt.date, "date", _stamp), (dt.time, "time", _stamp)]
 
-# %% ../nbs/tools/wire.ipynb #4f348374
+# %% ../nbs/tools/wire.ipynb #535099a0
 def _read_frame(text: str, inner: Callable) -> Any:
     import pyarrow as pa
 
     with pa.ipc.open_stream(base64.b64decode(text)) as reader:
         return reader.read_all().to_pandas()
 
-
+# %% ../nbs/tools/wire.ipynb #2c004b76
 def _read_table(parts: list, inner: Callable) -> Any:
     import pandas as pd
 
@@ -133,29 +133,29 @@ def _read_table(parts: list, inner: Callable) -> Any:
     frame.index, frame.columns = pd.Index(index), pd.Index(columns)
     return frame
 
-
+# %% ../nbs/tools/wire.ipynb #4da028d0
 def _read_series(parts: list, inner: Callable) -> Any:
     return inner(parts[1]).iloc[:, 0].rename(inner(parts[0]))
 
-
+# %% ../nbs/tools/wire.ipynb #4e6bd1d5
 def _read_array(text: str, inner: Callable) -> Any:
     import numpy as np
 
     return np.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False)
 
-
+# %% ../nbs/tools/wire.ipynb #b481ea1b
 def _read_index(part: Any, inner: Callable) -> Any:
     import pandas as pd
 
     return pd.Index(inner(part))
 
-
+# %% ../nbs/tools/wire.ipynb #721f3347
 def _read_missing(part: Any, inner: Callable) -> Any:
     import pandas as pd
 
     return pd.NaT if part == "time" else pd.NA
 
-
+# %% ../nbs/tools/wire.ipynb #af754960
 def _read_timestamp(text: str, inner: Callable) -> Any:
     import pandas as pd
 
@@ -169,7 +169,7 @@ _READERS: dict[str, Callable] = {
     "frame": _read_frame, "table": _read_table, "series": _read_series, "array": _read_array, "index": _read_index, "missing": _read_missing,
 }
 
-
+# %% ../nbs/tools/wire.ipynb #6fafc81b
 def decode(
     value: Any,  # lo que escribió `encode`
     function: Callable | None = None,  # qué poner donde había una función; sin él, se rechazan
@@ -190,14 +190,14 @@ def decode(
                 raise WireError(f"no se entiende lo que llegó como {tag} ({type(e).__name__})") from None
     raise WireError("no se entiende lo que llegó")
 
-# %% ../nbs/tools/wire.ipynb #2f02cea1
+# %% ../nbs/tools/wire.ipynb #6df8974b
 MAX_MESSAGE = 64 * 2**20
 
-
+# %% ../nbs/tools/wire.ipynb #1bff0f67
 class ChannelClosed(ConnectionError):
     "Al otro lado ya no hay nadie, o lo que dice no se entiende."
 
-
+# %% ../nbs/tools/wire.ipynb #8e76d762
 class Channel:
     "Mensajes JSON por un par de funciones, leer y escribir."
 
