@@ -9,7 +9,7 @@ __all__ = ['HEADERS', 'SPANS', 'NOTES', 'LOOKS_LIKE', 'DIRECTIVE', 'NUMBER', 'CH
            'read_sheet', 'cell_id', 'notebook_text', 'build', 'solution_files', 'example_sheet', 'later_stages',
            'borrowed_names', 'leaks', 'public_sheet', 'sheet_from', 'load_sheets', 'package_files', 'write_kit']
 
-# %% ../nbs/tools/exercises.ipynb #c0df7d0d
+# %% ../nbs/tools/exercises.ipynb #e9cf76fa
 import ast
 import hashlib
 import json
@@ -18,11 +18,11 @@ import symtable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-# %% ../nbs/tools/exercises.ipynb #bb2b5f4d
+# %% ../nbs/tools/exercises.ipynb #dcc7e71b
 class NotebookError(ValueError):
     "Un fichero no es un cuaderno legible; el mensaje dice cuál y por qué."
 
-# %% ../nbs/tools/exercises.ipynb #0e92b7e4
+# %% ../nbs/tools/exercises.ipynb #c5d81d4a
 @dataclass(frozen=True)
 class Cell:
     "Una celda: su tipo, su texto y su identificador, si lo tiene."
@@ -30,7 +30,7 @@ class Cell:
     source: str
     id: str = ""
 
-# %% ../nbs/tools/exercises.ipynb #477204f0
+# %% ../nbs/tools/exercises.ipynb #9e12ef32
 def read_cells(
     path: Path,  # cuaderno
 ) -> list[Cell]:  # sus celdas, en orden
@@ -42,14 +42,14 @@ def read_cells(
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         raise NotebookError(f"{path.name} no se puede leer como cuaderno de Jupyter ({type(e).__name__}: {e}). Ábrelo en JupyterLab, guárdalo y prueba otra vez.") from None
 
-# %% ../nbs/tools/exercises.ipynb #581824be
+# %% ../nbs/tools/exercises.ipynb #66f50e44
 def _cell(raw: dict) -> Cell:
     "Una celda del JSON; en nbformat 3 el código se llama `input`."
     text = raw["source"] if "source" in raw else raw["input"]
     text = "".join(text) if isinstance(text, list) else text
     return Cell(raw["cell_type"], text.replace("\r\n", "\n").replace("\r", "\n"), str(raw.get("id", "")))
 
-# %% ../nbs/tools/exercises.ipynb #bbd9200b
+# %% ../nbs/tools/exercises.ipynb #a00c068e
 HEADERS = ("exercise", "points", "test", "hidden", "wrong", "driver")  # al principio de una celda
 SPANS = ("solution", "end")  # dentro de un ejercicio
 NOTES = ("hint", "explain")  # en celdas sin código
@@ -57,11 +57,11 @@ LOOKS_LIKE = re.compile(r"^\s*#\s*\|")
 DIRECTIVE = re.compile(r"^(?P<indent>\s*)#\| (?P<name>[a-z]+)(?:: (?P<value>\S.*?))?\s*$")
 NUMBER = re.compile(r"(?P<number>\d+\.\d+)(?:\s+(?P<rest>\S.*))?$")
 
-# %% ../nbs/tools/exercises.ipynb #320a207e
+# %% ../nbs/tools/exercises.ipynb #7e9da74e
 class DirectiveError(ValueError):
     "Un cuaderno de soluciones está mal escrito; el mensaje dice qué celda y por qué."
 
-# %% ../nbs/tools/exercises.ipynb #a781528d
+# %% ../nbs/tools/exercises.ipynb #cf20a6d3
 def directive(
     line: str,  # una línea de una celda
 ) -> tuple[str, str] | None:  # (nombre, valor), o `None` si no es una directiva
@@ -76,7 +76,7 @@ def directive(
         raise DirectiveError(f"«{line.strip()}»: {found['name']} {'no lleva valor' if found['value'] else 'necesita un valor'}.")
     return found["name"], found["value"] or ""
 
-# %% ../nbs/tools/exercises.ipynb #9c79a802
+# %% ../nbs/tools/exercises.ipynb #93788619
 @dataclass
 class Exercise:
     "Un ejercicio entero. En lo que se reparte, `solution`, `hidden` y `wrong` van vacíos."
@@ -94,7 +94,7 @@ class Exercise:
     hints: list[str] = field(default_factory=list)
     explanation: str = ""
 
-# %% ../nbs/tools/exercises.ipynb #f95c8053
+# %% ../nbs/tools/exercises.ipynb #de8cdfa4
 @dataclass
 class Sheet:
     "Los ejercicios de una etapa y el contexto que comparten."
@@ -115,31 +115,33 @@ class Sheet:
         "Puntos que suma la hoja."
         return sum(e.points for e in self.exercises)
 
-# %% ../nbs/tools/exercises.ipynb #7af434e8
+# %% ../nbs/tools/exercises.ipynb #af99a641
 def defined_names(
     node: ast.stmt,  # una instrucción de una celda
 ) -> set[str]:  # los nombres que deja definidos
-    "Qué nombres define una instrucción."
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        return {node.name}
-    if isinstance(node, ast.Import | ast.ImportFrom):
-        return {(alias.asname or alias.name).split(".")[0] for alias in node.names}
-    if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign):
-        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-        return {part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name)}
-    if isinstance(node, ast.If | ast.Try | ast.With | ast.For | ast.While):
-        inner = [child for child in ast.walk(node) if isinstance(child, ast.stmt) and child is not node]
-        return set().union(*(defined_names(child) for child in inner)) if inner else set()
-    return set()
+    "Qué nombres define una instrucción, también dentro de un `if` o un `for`, pero no dentro de una función."
+    found, pending = set(), [node]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(item.name)
+        elif isinstance(item, ast.Import | ast.ImportFrom):
+            found |= {(alias.asname or alias.name).split(".")[0] for alias in item.names}
+        elif isinstance(item, ast.Assign | ast.AugAssign | ast.AnnAssign):
+            targets = item.targets if isinstance(item, ast.Assign) else [item.target]
+            found |= {part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name)}
+        elif isinstance(item, ast.stmt | ast.ExceptHandler | ast.match_case):
+            pending += [child for child in ast.iter_child_nodes(item) if not isinstance(child, ast.expr)]
+    return found
 
-# %% ../nbs/tools/exercises.ipynb #5c14a1a4
+# %% ../nbs/tools/exercises.ipynb #1113f691
 def source_names(
     source: str,  # código
 ) -> list[str]:  # en orden alfabético
     "Los nombres que define un trozo de código."
     return sorted(set().union(*(defined_names(node) for node in ast.parse(source).body), set()))
 
-# %% ../nbs/tools/exercises.ipynb #b04078d4
+# %% ../nbs/tools/exercises.ipynb #22d46978
 def used_names(
     source: str,  # código
 ) -> set[str]:  # nombres que espera encontrar fuera de sus funciones
@@ -151,7 +153,7 @@ def used_names(
         found |= {s.get_name() for s in table.get_symbols() if s.is_referenced() and (table.get_type() == "module" or s.is_global())}
     return found
 
-# %% ../nbs/tools/exercises.ipynb #66901546
+# %% ../nbs/tools/exercises.ipynb #76df30a3
 def blank(
     source: str,  # celda de ejercicio con sus tramos de solución
 ) -> str:  # la misma con huecos
@@ -173,18 +175,18 @@ def blank(
         raise DirectiveError("Falta el «#| end» que cierra la solución.")
     return "\n".join(out)
 
-# %% ../nbs/tools/exercises.ipynb #602b73c6
+# %% ../nbs/tools/exercises.ipynb #4608b749
 def without_directives(
     source: str,  # una celda
 ) -> str:  # su código
     "El código de una celda, sin sus líneas `#|`."
     return "\n".join(line for line in source.split("\n") if not LOOKS_LIKE.match(line)).strip("\n")
 
-# %% ../nbs/tools/exercises.ipynb #68558ddd
+# %% ../nbs/tools/exercises.ipynb #ac903b3e
 CHECKS = ("check_equal", "check_close", "check_between", "check_contains", "check_that", "check_raises", "check_unchanged")
 _MESSAGE_AT = {"check_equal": 2, "check_close": 2, "check_contains": 2, "check_between": 3, "check_that": 3}
 
-# %% ../nbs/tools/exercises.ipynb #2247d571
+# %% ../nbs/tools/exercises.ipynb #3ef3594c
 def check_calls(
     tree: ast.AST,  # código de una celda de pruebas
 ) -> list[ast.Call]:  # llamadas a comprobaciones, en orden de aparición
@@ -192,7 +194,7 @@ def check_calls(
     calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id in CHECKS]
     return sorted(calls, key=lambda n: (n.lineno, n.col_offset))
 
-# %% ../nbs/tools/exercises.ipynb #d7ef6184
+# %% ../nbs/tools/exercises.ipynb #02d330f2
 def check_message(
     call: ast.Call,  # una comprobación
 ) -> str:  # la parte fija de su mensaje
@@ -202,7 +204,7 @@ def check_message(
     parts = node.values if isinstance(node, ast.JoinedStr) else [node]
     return "".join(p.value if isinstance(p, ast.Constant) and isinstance(p.value, str) else "…" if isinstance(p, ast.FormattedValue) else "" for p in parts)
 
-# %% ../nbs/tools/exercises.ipynb #7e68b337
+# %% ../nbs/tools/exercises.ipynb #68735066
 def _check_tests(source: str) -> ast.AST:
     "Exige que una celda de pruebas compruebe algo y lo explique. Lanza `DirectiveError`."
     try:
@@ -219,7 +221,7 @@ def _check_tests(source: str) -> ast.AST:
             raise DirectiveError(f"la comprobación de la línea {call.lineno} necesita un mensaje que explique por qué, escrito en la misma llamada.")
     return tree
 
-# %% ../nbs/tools/exercises.ipynb #99521b64
+# %% ../nbs/tools/exercises.ipynb #41a76a2e
 def _header(source: str) -> tuple[dict[str, str], str]:
     "(directivas de cabecera, resto de la celda). Una cabecera que aparece después de código está fuera de sitio."
     lines, head = source.split("\n"), {}
@@ -239,7 +241,7 @@ def _header(source: str) -> tuple[dict[str, str], str]:
         raise DirectiveError("una celda es una sola cosa, y «#| exercise» y «#| points» van juntas.")
     return head, "\n".join(lines)
 
-# %% ../nbs/tools/exercises.ipynb #a724d890
+# %% ../nbs/tools/exercises.ipynb #d9c3bca4
 def _number(value: str, stage: int) -> tuple[str, str]:
     "(número, resto) de «4.3 Título»."
     found = NUMBER.match(value)
@@ -247,7 +249,7 @@ def _number(value: str, stage: int) -> tuple[str, str]:
         raise DirectiveError(f"«{value}» debe empezar por el número del ejercicio, como {stage}.1.")
     return found["number"], found["rest"] or ""
 
-# %% ../nbs/tools/exercises.ipynb #0fb0d278
+# %% ../nbs/tools/exercises.ipynb #331ed3f8
 def _exercise(head: dict[str, str], body: str, stage: int) -> Exercise:
     "El ejercicio de una celda `#| exercise`."
     number, title = _number(head["exercise"], stage)
@@ -265,7 +267,7 @@ def _exercise(head: dict[str, str], body: str, stage: int) -> Exercise:
     names = sorted(set().union(*(defined_names(n) for n in ast.parse(solution).body if not isinstance(n, ast.Import | ast.ImportFrom)), set()))
     return Exercise(number, title, int(head["points"]), names, header + start, solution=header + solution)
 
-# %% ../nbs/tools/exercises.ipynb #f2fac638
+# %% ../nbs/tools/exercises.ipynb #b4456c9f
 def _notes(source: str, stage: int) -> list[tuple[str, str, str]] | None:
     "(directiva, número, texto) de una celda de pistas; `None` si no lo es."
     lines = [line for line in source.split("\n") if line.strip()]
@@ -282,7 +284,7 @@ def _notes(source: str, stage: int) -> list[tuple[str, str, str]] | None:
             raise DirectiveError("una celda de pistas solo lleva «#| hint», «#| explain» y sus continuaciones en comentarios.")
     return [tuple(note) for note in notes]
 
-# %% ../nbs/tools/exercises.ipynb #79140e2a
+# %% ../nbs/tools/exercises.ipynb #95b4abbd
 def _wrong(exercise: Exercise, value: str, body: str) -> None:
     "Añade una respuesta equivocada a su ejercicio."
     if value not in ("", "given"):
@@ -297,14 +299,14 @@ def _wrong(exercise: Exercise, value: str, body: str) -> None:
         exercise.given, exercise.start = True, "\n".join(exercise.start.split("\n")[:2] + [body])
     exercise.wrong.append(body)
 
-# %% ../nbs/tools/exercises.ipynb #3f666f4c
+# %% ../nbs/tools/exercises.ipynb #1b78654f
 def _complete(exercise: Exercise) -> str:
     "Qué le falta a un ejercicio; vacío si nada."
     lacks = {"una prueba visible (#| test)": exercise.tests, "una oculta (#| hidden)": exercise.hidden, "una respuesta equivocada (#| wrong)": exercise.wrong,
              "una pista (#| hint)": exercise.hints, "una explicación (#| explain)": exercise.explanation}
     return ", ".join(what for what, there in lacks.items() if not there)
 
-# %% ../nbs/tools/exercises.ipynb #2c90085e
+# %% ../nbs/tools/exercises.ipynb #1df8d8b0
 def read_sheet(
     path: Path,  # cuaderno de soluciones, llamado NN_etapa.ipynb
 ) -> Sheet:  # sus ejercicios
@@ -325,7 +327,7 @@ def read_sheet(
     _place(sheet)
     return sheet
 
-# %% ../nbs/tools/exercises.ipynb #ad011ea0
+# %% ../nbs/tools/exercises.ipynb #b0a10333
 def _add_cell(sheet: Sheet, known: dict[str, Exercise], cell: Cell) -> None:
     "Añade una celda a la hoja."
     if cell.kind == "markdown":
@@ -371,14 +373,14 @@ def _add_cell(sheet: Sheet, known: dict[str, Exercise], cell: Cell) -> None:
         sheet.context.append(cell.source)
         sheet.cells.append({"kind": "code", "source": cell.source})
 
-# %% ../nbs/tools/exercises.ipynb #22440ddd
+# %% ../nbs/tools/exercises.ipynb #cc822c04
 def _known(known: dict[str, Exercise], number: str) -> Exercise:
     "El ejercicio con ese número, que debe haber aparecido antes."
     if number not in known:
         raise DirectiveError(f"no hay ningún ejercicio {number} antes de esta celda.")
     return known[number]
 
-# %% ../nbs/tools/exercises.ipynb #91978652
+# %% ../nbs/tools/exercises.ipynb #849315e1
 def _note(exercise: Exercise, name: str, text: str) -> None:
     "Una pista o una explicación."
     if not text:
@@ -390,7 +392,7 @@ def _note(exercise: Exercise, name: str, text: str) -> None:
     else:
         exercise.hints.append(text)
 
-# %% ../nbs/tools/exercises.ipynb #d38bfd8f
+# %% ../nbs/tools/exercises.ipynb #b47afa56
 def cell_id(
     *parts: object,  # lo que distingue a la celda: etapa, papel, posición
 ) -> str:  # ocho cifras hexadecimales
@@ -400,12 +402,12 @@ def cell_id(
 
 GRADE_CELL = "# Guarda el cuaderno y ejecuta esta celda: te dice cómo vas\nfrom futbol_mlops.grading import grade_this\n\ngrade_this()"
 
-# %% ../nbs/tools/exercises.ipynb #b21106bc
+# %% ../nbs/tools/exercises.ipynb #77eb0eb3
 def _hints_markdown(exercise: Exercise) -> str:
     "Las pistas, plegadas."
     return "\n\n".join(f"<details><summary>Pista {i} de {len(exercise.hints)}</summary>\n\n{text}\n\n</details>" for i, text in enumerate(exercise.hints, start=1))
 
-# %% ../nbs/tools/exercises.ipynb #dc6220ed
+# %% ../nbs/tools/exercises.ipynb #bcddb447
 def _place(sheet: Sheet) -> None:
     "Da a cada celda su texto definitivo y su identificador."
     exercises = {e.number: e for e in sheet.exercises}
@@ -420,7 +422,7 @@ def _place(sheet: Sheet) -> None:
             placed.append({"kind": cell["kind"], "source": cell["source"], "id": cell_id(sheet.name, position)})
     sheet.cells = placed
 
-# %% ../nbs/tools/exercises.ipynb #18333479
+# %% ../nbs/tools/exercises.ipynb #bcb13f55
 def notebook_text(
     cells: list[dict],  # celdas con `kind`, `source` e `id`
 ) -> str:  # JSON del cuaderno
@@ -433,7 +435,7 @@ def notebook_text(
     found = {"cells": [written(cell) for cell in cells], "metadata": spec, "nbformat": 4, "nbformat_minor": 5}
     return json.dumps(found, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
 
-# %% ../nbs/tools/exercises.ipynb #9dc7b31c
+# %% ../nbs/tools/exercises.ipynb #8890e779
 def build(
     solutions: Path,  # carpeta de soluciones
     exercises: Path,  # carpeta de lo que se reparte
@@ -448,7 +450,7 @@ def build(
         written.append(path)
     return written
 
-# %% ../nbs/tools/exercises.ipynb #e5ad115b
+# %% ../nbs/tools/exercises.ipynb #000d218d
 def solution_files(
     solutions: Path,  # carpeta de soluciones
 ) -> list[Path]:  # sus cuadernos, en orden de etapa
@@ -458,7 +460,7 @@ def solution_files(
         raise DirectiveError(f"No hay cuadernos de soluciones en {solutions}. Usa --solutions o la variable FUTBOL_SOLUTIONS para decir dónde están.")
     return found
 
-# %% ../nbs/tools/exercises.ipynb #fe9edb0a
+# %% ../nbs/tools/exercises.ipynb #6bcdc960
 def example_sheet(
     folder: Path,  # dónde escribirla
     *extra: str,  # celdas de código que se añaden al final
@@ -479,11 +481,11 @@ def example_sheet(
     path.write_text(notebook_text([{"kind": "code" if i else "markdown", "source": s, "id": cell_id(name, "s", i)} for i, s in enumerate(cells)]), encoding="utf-8")
     return path
 
-# %% ../nbs/tools/exercises.ipynb #6e064adb
+# %% ../nbs/tools/exercises.ipynb #d4073c67
 STAGES = {"data": 1, "validation": 2, "versioning": 3, "features": 4, "feature_store": 5, "models": 6, "evaluation": 7, "training": 8, "bundle": 9,
           "registry": 9, "pipeline": 10, "serving": 11, "security": 12, "observability": 13, "drift": 14, "retraining": 15, "deployment": 16, "trends": 18}
 
-# %% ../nbs/tools/exercises.ipynb #57b28f09
+# %% ../nbs/tools/exercises.ipynb #38f41151
 def later_stages(
     sheet: Sheet,  # una hoja
 ) -> list[str]:  # módulos que aún no se han visto
@@ -492,7 +494,7 @@ def later_stages(
     used = {name for tree in trees for node in ast.walk(tree) for name in _imported(node)}
     return sorted(name for name in used if STAGES.get(name, 0) > sheet.stage)
 
-# %% ../nbs/tools/exercises.ipynb #321d595f
+# %% ../nbs/tools/exercises.ipynb #d6467b91
 def _imported(node: ast.AST) -> list[str]:
     "Módulos del paquete que importa una instrucción."
     if isinstance(node, ast.ImportFrom) and node.module == "futbol_mlops":
@@ -500,7 +502,7 @@ def _imported(node: ast.AST) -> list[str]:
     found = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""] if isinstance(node, ast.ImportFrom) else []
     return [name.split(".")[1] for name in found if name.startswith("futbol_mlops.")]
 
-# %% ../nbs/tools/exercises.ipynb #5fc5a8e9
+# %% ../nbs/tools/exercises.ipynb #0cf879f5
 def borrowed_names(
     sheet: Sheet,  # una hoja
 ) -> list[str]:  # «4.2 usa rest_days, de 4.1»
@@ -512,12 +514,12 @@ def borrowed_names(
         found += [f"{exercise.number} usa {name}, de {owners[name]}" for name in sorted(used) if owners.get(name, exercise.number) != exercise.number]
     return found
 
-# %% ../nbs/tools/exercises.ipynb #0eac72eb
+# %% ../nbs/tools/exercises.ipynb #cf7ac0b5
 def _lines(*texts: str) -> set[str]:
     "Las líneas que dicen algo, sin su sangría."
     return {" ".join(line.split()) for text in texts for line in text.split("\n") if len(line.split()) > 1 and len(line.strip()) >= 12}
 
-# %% ../nbs/tools/exercises.ipynb #1c1af011
+# %% ../nbs/tools/exercises.ipynb #872087cc
 def leaks(
     sheet: Sheet,  # una hoja de soluciones
     text: str,  # lo que se va a repartir
@@ -529,7 +531,7 @@ def leaks(
     flat = " ".join(text.replace("\\n", " ").replace('\\"', '"').split())
     return sorted(line for line in secret if line in flat)
 
-# %% ../nbs/tools/exercises.ipynb #18459cb9
+# %% ../nbs/tools/exercises.ipynb #540fc8fe
 def public_sheet(
     sheet: Sheet,  # hoja de soluciones
 ) -> dict:  # la misma en datos, sin nada que deba quedarse
@@ -539,7 +541,7 @@ def public_sheet(
         exercise.update(solution="", hidden=[], wrong=[])
     return plain
 
-# %% ../nbs/tools/exercises.ipynb #5352be64
+# %% ../nbs/tools/exercises.ipynb #d394195f
 def sheet_from(
     plain: dict,  # lo que escribe `public_sheet`
 ) -> Sheet:  # hoja que se puede calificar en su parte visible
@@ -549,10 +551,10 @@ def sheet_from(
     except (TypeError, KeyError) as e:
         raise DirectiveError(f"El material para calificar no se entiende ({e}). Descárgalo otra vez.") from None
 
-# %% ../nbs/tools/exercises.ipynb #ae7a702f
+# %% ../nbs/tools/exercises.ipynb #d0f09786
 KIT_FILE = "grading.json"
 
-# %% ../nbs/tools/exercises.ipynb #07b597de
+# %% ../nbs/tools/exercises.ipynb #dbe2e8d1
 def load_sheets(
     solutions: Path | None,  # carpeta de soluciones, si se sabe
     near: Path,  # cuaderno o carpeta que se califica
@@ -570,7 +572,7 @@ def load_sheets(
     raise DirectiveError(f"No encuentro con qué calificar cerca de {near.name}: ni {KIT_FILE} (viene en el material del curso) ni una carpeta solutions/. "
                          "Pon el cuaderno donde estaba, o di dónde con --solutions o FUTBOL_SOLUTIONS.")
 
-# %% ../nbs/tools/exercises.ipynb #1de62434
+# %% ../nbs/tools/exercises.ipynb #85e0c3d7
 def package_files(
     root: Path,  # carpeta del curso, con setup.py
 ) -> dict[str, bytes]:  # la rueda y constraints.txt
@@ -590,7 +592,7 @@ def package_files(
             raise DirectiveError(f"No se pudo construir el paquete: {(done.stderr or done.stdout).strip()[-300:]}. Hace falta el extra «dev».")
         return {wheels[0].name: wheels[0].read_bytes(), "constraints.txt": (root / "constraints.txt").read_bytes()}
 
-# %% ../nbs/tools/exercises.ipynb #36eeaee9
+# %% ../nbs/tools/exercises.ipynb #e9789749
 READ_ME = """# Ejercicios del curso futbol_mlops
 
 Necesitas Python 3.11 a 3.13. En esta carpeta:
@@ -609,7 +611,7 @@ En Windows, .venv\\Scripts en lugar de .venv/bin. Cada cuaderno de exercises/ se
 Se entrega el cuaderno, con el nombre que quieras. Aquí se califica lo que se ve; el resto, al entregar.
 """
 
-# %% ../nbs/tools/exercises.ipynb #632d1e2a
+# %% ../nbs/tools/exercises.ipynb #f44da194
 def write_kit(
     solutions: Path,  # carpeta de soluciones
     out: Path,  # zip que se escribe

@@ -8,7 +8,7 @@ __all__ = ['MAX_NOTEBOOK', 'GRAM', 'Student', 'student_of', 'submitted_notebooks
            'difficulty_picture', 'fingerprint', 'similarity', 'similar_pairs', 'grade_class', 'page_name', 'label',
            'submitted_answers', 'summary_page']
 
-# %% ../nbs/tools/gradebook.ipynb #f9efa1d3
+# %% ../nbs/tools/gradebook.ipynb #4284a966
 import csv
 import io
 import json
@@ -26,11 +26,11 @@ from .exercises import NotebookError, Sheet, read_cells
 from .grading import Grader, GradingError, Report, VerdictCache, answers, headline, number_text, parses, python_of, sheet_of
 from .referee import Stadium
 
-# %% ../nbs/tools/gradebook.ipynb #d5e641ad
+# %% ../nbs/tools/gradebook.ipynb #66099331
 _MOODLE = re.compile(r"^(?P<name>.+?)_(?P<id>\d+)_assignsubmission_(?:file|onlinetext)_?(?P<rest>.*)$")
 _CANVAS = re.compile(r"^(?P<name>[^_]+)_(?:LATE_)?(?P<id>\d+)_\d+_(?P<rest>.+)$")
 
-# %% ../nbs/tools/gradebook.ipynb #32b20abc
+# %% ../nbs/tools/gradebook.ipynb #4bd5cb9f
 @dataclass(frozen=True)
 class Student:
     "Quien entrega: cómo se llama y qué número tiene en la plataforma."
@@ -38,7 +38,7 @@ class Student:
     id: str = ""
     system: str = ""  # moodle o canvas; vacío si son carpetas
 
-# %% ../nbs/tools/gradebook.ipynb #8ed8e0c9
+# %% ../nbs/tools/gradebook.ipynb #127be001
 def student_of(
     path: PurePosixPath,  # cuaderno, relativo a la carpeta de entregas
 ) -> Student:  # de quién es
@@ -49,10 +49,10 @@ def student_of(
                 return Student(found["name"], found["id"], system)
     return Student(path.parts[0] if len(path.parts) > 1 else path.stem)
 
-# %% ../nbs/tools/gradebook.ipynb #c989c72e
+# %% ../nbs/tools/gradebook.ipynb #480de91d
 MAX_NOTEBOOK = 20 * 2**20  # bytes
 
-# %% ../nbs/tools/gradebook.ipynb #c90afe02
+# %% ../nbs/tools/gradebook.ipynb #c712152a
 def submitted_notebooks(
     submissions: Path,  # carpeta o zip
 ) -> list[tuple[PurePosixPath, bytes]]:  # (ruta relativa, contenido) de cada cuaderno
@@ -70,7 +70,7 @@ def submitted_notebooks(
         raise GradingError(f"En {submissions} no hay ningún cuaderno (.ipynb) de menos de {MAX_NOTEBOOK // 2**20} MB.")
     return found
 
-# %% ../nbs/tools/gradebook.ipynb #08f386b3
+# %% ../nbs/tools/gradebook.ipynb #be62b8a8
 @dataclass
 class Entry:
     "Lo que ha entregado una persona, hoja a hoja."
@@ -83,7 +83,7 @@ class Entry:
         "Puntos de todas sus hojas."
         return round(sum(r.earned for r in self.reports.values()), 2)
 
-# %% ../nbs/tools/gradebook.ipynb #7465135b
+# %% ../nbs/tools/gradebook.ipynb #f6a974cb
 @dataclass
 class Gradebook:
     "Las notas de una clase."
@@ -113,7 +113,7 @@ class Gradebook:
             lines.append(f"Pares de entregas parecidas: {len(self.similar)}; están en summary.html, para leerlos.")
         return [*lines, f"{len(self.entries)} entregas en {self.out}: {', '.join(str(p.relative_to(self.out)) for p in self.written)}."]
 
-# %% ../nbs/tools/gradebook.ipynb #ef0de8e9
+# %% ../nbs/tools/gradebook.ipynb #8f23697f
 def collect(
     submissions: Path,  # carpeta o zip
     grader: Grader,  # con pruebas ocultas
@@ -140,7 +140,7 @@ def collect(
             entry.problems.append(f"Hay dos cuadernos de {sheet.name}; cuenta el mejor.")
     return sorted(entries.values(), key=lambda e: (e.student.name.casefold(), e.student.id))
 
-# %% ../nbs/tools/gradebook.ipynb #6085a7f6
+# %% ../nbs/tools/gradebook.ipynb #f046ccba
 def read_cells_from(
     name: str,  # nombre del fichero, para el mensaje
     content: bytes,  # lo que lleva
@@ -153,13 +153,13 @@ def read_cells_from(
         path.write_bytes(content)
         return read_cells(path)
 
-# %% ../nbs/tools/gradebook.ipynb #70835bed
+# %% ../nbs/tools/gradebook.ipynb #826408b7
 _MOODLE_ID, _MOODLE_GRADE, _MOODLE_MAX = ("Identifier", "Identificador", "ID"), ("Grade", "Calificación"), ("Maximum Grade", "Calificación máxima")
 
 
 _FIELD = r'(?P<raw>"(?:[^"]|"")*"|[^"\r\nDELIMITER]*)(?P<end>DELIMITER|\r?\n|\Z)'
 
-# %% ../nbs/tools/gradebook.ipynb #78c7a35a
+# %% ../nbs/tools/gradebook.ipynb #76e828c5
 def _split(text: str, delimiter: str) -> list[list[list[str]]]:
     "Filas de campos [tal como están escritos, lo que los sigue]: volver a unirlos da el mismo texto."
     rows, row = [], []
@@ -172,18 +172,18 @@ def _split(text: str, delimiter: str) -> list[list[list[str]]]:
                 break
     return [r for r in rows if r != [["", ""]]]
 
-# %% ../nbs/tools/gradebook.ipynb #47e92f2b
+# %% ../nbs/tools/gradebook.ipynb #2d2da73e
 def _value(field: list[str]) -> str:
     "Lo que dice un campo, sin comillas ni espacios alrededor."
     raw = field[0]
     return (raw[1:-1].replace('""', '"') if raw.startswith('"') else raw).strip()
 
-# %% ../nbs/tools/gradebook.ipynb #1c08ea69
+# %% ../nbs/tools/gradebook.ipynb #2c5dc910
 def _column(header: list[str], names: tuple[str, ...]) -> int | None:
     "Posición de la primera columna que se llama así."
     return next((header.index(name) for name in names if name in header), None)
 
-# %% ../nbs/tools/gradebook.ipynb #3527d540
+# %% ../nbs/tools/gradebook.ipynb #89e92203
 def fill_roster(
     content: bytes,  # CSV exportado por la plataforma
     earned: dict[str, float],  # fracción conseguida, de 0 a 1, por número de la plataforma
@@ -208,12 +208,12 @@ def fill_roster(
         raise GradingError("El CSV de --roster tiene comillas sin cerrar. Vuelve a exportarlo.")
     return "".join(raw + end for row in rows for raw, end in row).encode(encoding)
 
-# %% ../nbs/tools/gradebook.ipynb #136333b4
+# %% ../nbs/tools/gradebook.ipynb #918e129c
 def _written(value: float, delimiter: str) -> str:
     "Una nota; con coma decimal si el CSV se separa con punto y coma, que es como exporta una plataforma en español."
     return f"{value:.2f}".replace(".", ",") if delimiter == ";" else f"{value:.2f}"
 
-# %% ../nbs/tools/gradebook.ipynb #25d5b663
+# %% ../nbs/tools/gradebook.ipynb #ee0cceed
 def _moodle_places(header: list[str], rows: list, column: str) -> list[tuple[list, str, int, float]]:
     "(fila, número, columna de la nota, máximo) de cada persona, en un CSV de Moodle."
     who, grade, top = (_column(header, names) for names in (_MOODLE_ID, _MOODLE_GRADE, _MOODLE_MAX))
@@ -221,7 +221,7 @@ def _moodle_places(header: list[str], rows: list, column: str) -> list[tuple[lis
         raise GradingError(f"No reconozco el CSV de --roster: tiene {', '.join(header)}. Se espera el de Moodle (Identificador, Calificación) o el de Canvas (Student, ID).")
     return [(row, re.sub(r"\D", "", _value(row[who])), grade, _number(_value(row[top]), 100.0) if top is not None else 100.0) for row in rows if len(row) == len(header)]
 
-# %% ../nbs/tools/gradebook.ipynb #5019d22a
+# %% ../nbs/tools/gradebook.ipynb #d00ad974
 def _canvas_places(header: list[str], rows: list, column: str) -> list[tuple[list, str, int, float]]:
     "Lo mismo, en un CSV de Canvas."
     graded = [i for i, name in enumerate(header) if re.search(r"\(\d+\)$", name)]
@@ -232,7 +232,7 @@ def _canvas_places(header: list[str], rows: list, column: str) -> list[tuple[lis
     maximum = _number(_value(possible[chosen[0]]), 100.0) if possible else 100.0
     return [(row, _value(row[header.index("ID")]), chosen[0], maximum) for row in rows if row is not possible and len(row) == len(header)]
 
-# %% ../nbs/tools/gradebook.ipynb #32b2f517
+# %% ../nbs/tools/gradebook.ipynb #7b9a2212
 def _number(text: str, default: float) -> float:
     "Un número escrito a la española o a la inglesa."
     try:
@@ -240,7 +240,7 @@ def _number(text: str, default: float) -> float:
     except ValueError:
         return default
 
-# %% ../nbs/tools/gradebook.ipynb #e5b4c55a
+# %% ../nbs/tools/gradebook.ipynb #f91838ed
 def grade_tables(
     book: Gradebook,  # las notas
 ) -> dict[str, str]:  # nombre de fichero: CSV
@@ -258,18 +258,18 @@ def grade_tables(
         csv.writer(full).writerow([_safe(e.student.name), e.student.id, *(earned.get(key, 0.0) for key in numbers), e.earned, book.points])
     return {"moodle.csv": moodle.getvalue(), "canvas.csv": canvas.getvalue(), "grades.csv": full.getvalue()}
 
-# %% ../nbs/tools/gradebook.ipynb #9cb1ed28
+# %% ../nbs/tools/gradebook.ipynb #405e7b89
 def _safe(text: str) -> str:
     "Un nombre que una hoja de cálculo no tomará por una fórmula."
     return f"'{text}" if text[:1] in "=+-@\t" else text
 
-# %% ../nbs/tools/gradebook.ipynb #07f20567
+# %% ../nbs/tools/gradebook.ipynb #74ce6243
 _PAGE = """<!doctype html><html lang="es"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
 <style>body{{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}}table{{border-collapse:collapse}}td,th{{padding:.2rem .8rem;text-align:left;border-bottom:1px solid #eee}}
 .passed{{color:#00795a}}.failed{{color:#b34700}}.pending{{color:#666}}small{{color:#666}}</style><h1>{title}</h1>{body}</html>
 """
 
-# %% ../nbs/tools/gradebook.ipynb #09774ada
+# %% ../nbs/tools/gradebook.ipynb #cac42174
 def student_page(
     entry: Entry,  # una persona
     points: int,  # puntos posibles
@@ -287,14 +287,14 @@ def student_page(
                 body.append(f"<p><small>{escape(exercise.explanation)}</small></p>")
     return _PAGE.format(title=escape(f"Ejercicios de {entry.student.name}"), body="".join(body))
 
-# %% ../nbs/tools/gradebook.ipynb #fef6f9ef
+# %% ../nbs/tools/gradebook.ipynb #924a04c2
 def student_line(
     check: dict,  # una comprobación que no se cumple
 ) -> str:  # lo que se le cuenta
     "Una comprobación fallida; de las ocultas, sin valores."
     return f"Oculta: {check['message'].rstrip('.')}." if check["hidden"] else check["text"]
 
-# %% ../nbs/tools/gradebook.ipynb #360582ef
+# %% ../nbs/tools/gradebook.ipynb #6ce984ee
 def difficulty(
     book: Gradebook,  # las notas
     sheet: Sheet,  # una hoja
@@ -308,7 +308,7 @@ def difficulty(
         rows.append((f"{exercise.number} {exercise.title}", sum(r.earned for r in results) / exercise.points / len(results) if results else 0.0, common))
     return rows
 
-# %% ../nbs/tools/gradebook.ipynb #040ade06
+# %% ../nbs/tools/gradebook.ipynb #51a6f370
 def difficulty_picture(
     rows: list[tuple[str, float, str]],  # lo que devuelve `difficulty`
     title: str,  # título de la hoja
@@ -326,11 +326,11 @@ def difficulty_picture(
     ax.grid(axis="y", visible=False)
     return figure_svg(fig, f"{title}: porcentaje de puntos conseguidos en cada ejercicio; el menor, {hardest[0]} con {100 * hardest[1]:.0f} %")
 
-# %% ../nbs/tools/gradebook.ipynb #784cf2e2
+# %% ../nbs/tools/gradebook.ipynb #c66c0d99
 GRAM = 8
 _IGNORED = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING, tokenize.ENDMARKER)
 
-# %% ../nbs/tools/gradebook.ipynb #48b0a1ce
+# %% ../nbs/tools/gradebook.ipynb #2e10b680
 def fingerprint(
     source: str,  # código
 ) -> set[tuple[str, ...]]:  # trozos de `GRAM` símbolos, sin nombres
@@ -346,7 +346,7 @@ def fingerprint(
         return set()
     return {tuple(symbols[i: i + GRAM]) for i in range(len(symbols) - GRAM + 1)}
 
-# %% ../nbs/tools/gradebook.ipynb #8af8343c
+# %% ../nbs/tools/gradebook.ipynb #19b981ff
 def similarity(
     one: set,  # huella de una entrega
     other: set,  # huella de otra
@@ -354,7 +354,7 @@ def similarity(
     "Índice de Jaccard de dos huellas."
     return len(one & other) / len(one | other) if one | other else 0.0
 
-# %% ../nbs/tools/gradebook.ipynb #22debd64
+# %% ../nbs/tools/gradebook.ipynb #78daf222
 def similar_pairs(
     answers_by_student: dict[str, dict[str, str]],  # respuestas de cada persona, por ejercicio
     starts: dict[str, str],  # celda de partida de cada ejercicio
@@ -370,7 +370,7 @@ def similar_pairs(
             pairs.append({"students": [one, other], "similarity": round(max(values.values()), 3), "exercises": {n: round(v, 3) for n, v in values.items() if v >= least}})
     return sorted(pairs, key=lambda p: (-p["similarity"], p["students"]))
 
-# %% ../nbs/tools/gradebook.ipynb #b376f7c3
+# %% ../nbs/tools/gradebook.ipynb #34c4c42a
 def grade_class(
     submissions: Path,  # carpeta o zip de entregas
     out: Path,  # carpeta de notas
@@ -401,21 +401,21 @@ def grade_class(
     book.written = [p for p in book.written if p.parent.name != "students"]
     return book
 
-# %% ../nbs/tools/gradebook.ipynb #2fdc544d
+# %% ../nbs/tools/gradebook.ipynb #3251d3de
 def page_name(
     student: Student,  # quien entrega
 ) -> str:  # nombre de fichero
     "Un nombre de fichero que no choca ni sale de la carpeta."
     return re.sub(r"[^\w-]+", "_", f"{student.name}_{student.id}".strip("_"))
 
-# %% ../nbs/tools/gradebook.ipynb #c8d14c71
+# %% ../nbs/tools/gradebook.ipynb #87766a1f
 def label(
     student: Student,  # quien entrega
 ) -> str:  # «Betis (11)»
     "Cómo se nombra a alguien sin confundirlo con otro del mismo nombre."
     return f"{student.name} ({student.id})" if student.id else student.name
 
-# %% ../nbs/tools/gradebook.ipynb #925ddbb8
+# %% ../nbs/tools/gradebook.ipynb #ffd70df9
 def submitted_answers(
     submissions: Path,  # carpeta o zip
     sheets: list[Sheet],  # hojas
@@ -434,7 +434,7 @@ def submitted_answers(
                 found.setdefault(label(student_of(path)), {})[exercise.number] = given[0]
     return found
 
-# %% ../nbs/tools/gradebook.ipynb #f120c113
+# %% ../nbs/tools/gradebook.ipynb #6a75719f
 def summary_page(
     book: Gradebook,  # las notas
 ) -> str:  # HTML

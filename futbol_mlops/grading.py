@@ -9,9 +9,10 @@ __all__ = ['MAX_COPIES', 'MAX_STATEMENTS', 'MAX_SOURCE', 'IDLE', 'EMPTY_IMAGE', 
            'report_lines', 'next_hint', 'grade_notebook', 'notebooks_in', 'watch', 'report_html', 'notebook_path',
            'unsaved_answers', 'grade_this', 'review', 'review_exercise']
 
-# %% ../nbs/tools/grading.ipynb #ae1eda74
+# %% ../nbs/tools/grading.ipynb #0d98c317
 import ast
 import builtins
+import contextlib
 import hashlib
 import json
 import os
@@ -50,14 +51,14 @@ from futbol_mlops.exercises import (
 from .isolation import Limits
 from .referee import Stadium, planned_checks
 
-# %% ../nbs/tools/grading.ipynb #b4543af5
+# %% ../nbs/tools/grading.ipynb #8d48b9e8
 _EXERCISE = re.compile(r"^[ \t]*#[ \t]*\|?[ \t]*exercise[ \t]*:[ \t]*(\d+\.\d+)", re.IGNORECASE | re.MULTILINE)
 _TEST = re.compile(r"^\s*#[ \t]*\|?[ \t]*(test|hidden)[ \t]*:", re.IGNORECASE)
 MAX_COPIES = 3  # celdas del mismo ejercicio que se prueban
 MAX_STATEMENTS = 2000  # instrucciones de otras celdas que se miran
 MAX_SOURCE = 100_000  # caracteres de una celda; más es un descuido o una trampa
 
-# %% ../nbs/tools/grading.ipynb #730aa20d
+# %% ../nbs/tools/grading.ipynb #b8724ab9
 @lru_cache(maxsize=4096)
 def python_of(
     source: str,  # una celda
@@ -76,7 +77,7 @@ def python_of(
         changed = re.sub(r"^([ \t]*)[%!][^\n]*", r"\1get_ipython()", source, flags=re.MULTILINE)
     return re.sub(r"^([ \t]*)[^\n]*get_ipython\(\)[^\n]*", r"\1pass", changed, flags=re.MULTILINE)
 
-# %% ../nbs/tools/grading.ipynb #054a3917
+# %% ../nbs/tools/grading.ipynb #a336703f
 def _is_python(source: str) -> bool:
     "Si un texto se puede leer como Python sin que cueste demasiado."
     try:
@@ -87,7 +88,7 @@ def _is_python(source: str) -> bool:
         return False
     return True
 
-# %% ../nbs/tools/grading.ipynb #6461b667
+# %% ../nbs/tools/grading.ipynb #4378a530
 @lru_cache(maxsize=4096)
 def parses(
     source: str,  # una celda
@@ -95,17 +96,17 @@ def parses(
     "Si una celda se puede leer como Python."
     return len(source) <= MAX_SOURCE and _is_python(python_of(source))
 
-# %% ../nbs/tools/grading.ipynb #6367f93c
+# %% ../nbs/tools/grading.ipynb #0fe1f1d0
 def same_code(
     a: str,  # una celda
     b: str,  # otra
 ) -> bool:  # si hacen lo mismo
     "Si dos celdas son el mismo código, sin mirar comentarios ni espacios."
-    if parses(a) and parses(b):
+    with contextlib.suppress(RecursionError, SyntaxError, ValueError):  # ni una suma de mil términos para al calificador
         return ast.dump(ast.parse(python_of(a))) == ast.dump(ast.parse(python_of(b)))
     return a.strip() == b.strip()
 
-# %% ../nbs/tools/grading.ipynb #510cae28
+# %% ../nbs/tools/grading.ipynb #c9bf2959
 def own_cells(
     cells: list[Cell],  # el cuaderno entregado
     sheet: Sheet,  # su hoja
@@ -116,7 +117,7 @@ def own_cells(
     return [c.source for c in cells if c.kind == "code" and c.source.strip() and c.source.strip() not in given and c.id not in tests
             and not _TEST.match(c.source) and "grade_this(" not in c.source]
 
-# %% ../nbs/tools/grading.ipynb #38736bbf
+# %% ../nbs/tools/grading.ipynb #94d3db59
 def answers(
     cells: list[Cell],  # el cuaderno entregado
     sheet: Sheet,  # su hoja
@@ -131,16 +132,24 @@ def answers(
         found += [s for s in own_cells(cells, sheet) if parses(s) and not _EXERCISE.search(s) and set(exercise.names) & set(source_names(python_of(s)))]
     return [s for s in dict.fromkeys(reversed(found)) if not same_code(s, exercise.start)][:MAX_COPIES]
 
-# %% ../nbs/tools/grading.ipynb #c3e3cd88
+# %% ../nbs/tools/grading.ipynb #c7186c63
+def _statements(source: str) -> list[tuple[ast.stmt, str]]:
+    "Las instrucciones de una celda, cada una con sus líneas."
+    lines = source.split("\n")
+    nodes = ast.parse(source).body
+    first = [min([n.lineno, *(d.lineno for d in getattr(n, "decorator_list", []))]) for n in nodes]
+    return [(node, "\n".join(lines[start - 1: node.end_lineno])) for node, start in zip(nodes, first, strict=True)]
+
+# %% ../nbs/tools/grading.ipynb #3b2bd5c5
 def helpers(
     source: str,  # la respuesta
     others: list[str],  # el resto de celdas de quien estudia
     provided: set[str],  # nombres que ya da el contexto
 ) -> list[str]:  # instrucciones que necesita, en orden
     "Lo que una respuesta necesita de las demás celdas, y nada más."
-    statements = [node for other in others if other != source and parses(other) for node in ast.parse(python_of(other)).body][:MAX_STATEMENTS]
+    statements = [part for other in others if other != source and parses(other) for part in _statements(python_of(other))][:MAX_STATEMENTS]
     makers: dict[str, list[int]] = {}
-    for i, node in enumerate(statements):
+    for i, (node, _) in enumerate(statements):
         for name in defined_names(node):
             makers.setdefault(name, []).append(i)
     known = provided | set(dir(builtins)) | set(source_names(python_of(source)))
@@ -152,11 +161,11 @@ def helpers(
         chosen |= fresh
         known.add(name)
         for i in fresh:
-            pending |= used_names(ast.unparse(statements[i])) - known
+            pending |= used_names(statements[i][1]) - known
     stars = makers.get("*", []) if unknown else []  # `from math import *`: puede dar cualquier nombre
-    return [ast.unparse(statements[i]) for i in sorted({*chosen, *stars})]
+    return [statements[i][1] for i in sorted({*chosen, *stars})]
 
-# %% ../nbs/tools/grading.ipynb #ec07e808
+# %% ../nbs/tools/grading.ipynb #ba448a44
 @dataclass
 class Result:
     "El resultado de un ejercicio."
@@ -179,7 +188,7 @@ class Result:
         "Qué falla, en palabras."
         return [c["text"] for c in self.checks if not c["passed"] and hidden in (None, c["hidden"])]
 
-# %% ../nbs/tools/grading.ipynb #5774ff98
+# %% ../nbs/tools/grading.ipynb #0b1b03b3
 def earned_points(
     points: int,  # los del ejercicio
     passed: int,  # comprobaciones que cumple la respuesta
@@ -189,7 +198,7 @@ def earned_points(
     "Puntos por lo que se ha arreglado, no por lo que ya estaba bien."
     return round(points * max(0, passed - baseline) / (total - baseline), 2) if total > baseline else 0.0
 
-# %% ../nbs/tools/grading.ipynb #46c0f814
+# %% ../nbs/tools/grading.ipynb #32214668
 class VerdictCache:
     "Veredictos ya dados, por huella del encargo. Sin fichero, no recuerda nada."
 
@@ -216,11 +225,11 @@ class VerdictCache:
             temporary.write_text(json.dumps(self.used, ensure_ascii=False), encoding="utf-8")
             temporary.replace(self.path)
 
-# %% ../nbs/tools/grading.ipynb #c23f2b4d
+# %% ../nbs/tools/grading.ipynb #c3bc9d71
 class GradingError(RuntimeError):
     "No se puede calificar, y no por culpa de quien estudia; el mensaje dice qué hacer."
 
-# %% ../nbs/tools/grading.ipynb #a372283e
+# %% ../nbs/tools/grading.ipynb #f6e09ffd
 def make_job(
     sheet: Sheet,  # la hoja
     exercise: Exercise,  # uno de sus ejercicios
@@ -234,10 +243,10 @@ def make_job(
     return {"context": sheet.context, "drivers": sheet.drivers, "names": exercise.names, "source": python_of(source), "cells": cells,
             "helpers": helpers(source, others, provided) if parses(source) else []}
 
-# %% ../nbs/tools/grading.ipynb #f5d31d10
+# %% ../nbs/tools/grading.ipynb #df86e2a5
 IDLE = ("return None", "return []", "return {}", "return 0", "return True", "raise ValueError")  # funciones que no hacen nada
 
-# %% ../nbs/tools/grading.ipynb #3e78b962
+# %% ../nbs/tools/grading.ipynb #1ed8f2a2
 class Grader:
     "Califica cuadernos de unas hojas. Se usa con `with`."
 
@@ -288,6 +297,14 @@ class Grader:
         return list(self.pool.map(lambda e: self.grade_one(sheet, e, cells), chosen))
 
     def grade_one(self, sheet: Sheet, exercise: Exercise, cells: list[Cell]) -> Result:
+        "El resultado de un ejercicio. Si su código no se puede ni analizar, vale cero y se dice: no para a los demás."
+        try:
+            return self.best_answer(sheet, exercise, cells)
+        except (RecursionError, MemoryError, ValueError, SyntaxError) as e:
+            plan = planned_checks(make_job(sheet, exercise, "", self.hidden)["cells"])
+            return Result(exercise.number, exercise.title, exercise.points, 0.0, plan, problem=f"Tu código no se puede analizar ({type(e).__name__}): ¿demasiado anidado?")
+
+    def best_answer(self, sheet: Sheet, exercise: Exercise, cells: list[Cell]) -> Result:
         "El resultado de un ejercicio: el de su mejor respuesta."
         mine = answers(cells, sheet, exercise)
         start = self.baseline(sheet, exercise)
@@ -304,7 +321,7 @@ class Grader:
         return Result(exercise.number, exercise.title, exercise.points, earned_points(exercise.points, passed, base, len(best["checks"])), best["checks"],
                       problem=best["problem"], notes=notes, unseen=unseen)
 
-# %% ../nbs/tools/grading.ipynb #73a9b2c2
+# %% ../nbs/tools/grading.ipynb #7ce88bf6
 def preloads(
     sheets: list[Sheet],  # hojas
 ) -> list[str]:  # módulos que importan
@@ -314,10 +331,10 @@ def preloads(
     names |= {n.module for tree in trees for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module}
     return ["futbol_mlops.checks", *(["pandas", "pyarrow"] if "pandas" in names else []), *sorted(names - {"pandas"})]
 
-# %% ../nbs/tools/grading.ipynb #5c2fc743
+# %% ../nbs/tools/grading.ipynb #d9a66015
 EMPTY_IMAGE = "futbol-mlops-empty:1"
 
-# %% ../nbs/tools/grading.ipynb #f2f6bb56
+# %% ../nbs/tools/grading.ipynb #063b3dff
 def container_command(
     engine: str,  # docker o podman
     scratch: Path,  # carpeta de la respuesta
@@ -330,7 +347,7 @@ def container_command(
             f"--memory={limits.memory_mb + 1024}m", "--cpus=1", "--user", f"{os.getuid()}:{os.getgid()}", *volumes, "--volume", f"{scratch}:/scratch", "--workdir=/scratch",
             "--env=OPENBLAS_NUM_THREADS=1", "--env=IN_TEST=1", EMPTY_IMAGE, "/usr/bin/timeout", "--signal=KILL", str(2 * limits.seconds + 20), sys.executable, "-I", "-m", "futbol_mlops.referee", "enclosed-player"]
 
-# %% ../nbs/tools/grading.ipynb #1d99fb6f
+# %% ../nbs/tools/grading.ipynb #de385ef2
 def container_stadium(
     sheets: list[Sheet],  # lo que se va a calificar
 ) -> Stadium:  # juega en contenedores
@@ -352,7 +369,7 @@ def container_stadium(
     limits = Limits()
     return Stadium(preloads(sheets), limits, player=lambda scratch: container_command(engine.name, scratch, limits))
 
-# %% ../nbs/tools/grading.ipynb #ad3875b9
+# %% ../nbs/tools/grading.ipynb #0fbea2eb
 def sheet_of(
     cells: list[Cell],  # un cuaderno
     sheets: list[Sheet],  # las hojas que hay
@@ -369,7 +386,7 @@ def sheet_of(
     best = max(sheets, key=likeness, default=None)
     return best if best and (likeness(best)[0] or best.name in name) else None
 
-# %% ../nbs/tools/grading.ipynb #64eb5212
+# %% ../nbs/tools/grading.ipynb #42ca3e68
 @dataclass
 class Report:
     "Los resultados de un cuaderno, con lo necesario para enseñarlos."
@@ -407,14 +424,14 @@ class Report:
     def _repr_html_(self) -> str:
         return report_html(self)
 
-# %% ../nbs/tools/grading.ipynb #bc8d90bc
+# %% ../nbs/tools/grading.ipynb #e6093f11
 def number_text(
     value: float,  # puntos
 ) -> str:  # sin decimales de más, con coma
     "Un número como se escribe en español."
     return f"{value:.2f}".rstrip("0").rstrip(".").replace(".", ",")
 
-# %% ../nbs/tools/grading.ipynb #52ba155b
+# %% ../nbs/tools/grading.ipynb #68da3dd7
 def headline(
     result: Result,  # el resultado de un ejercicio
 ) -> str:  # «4.3 ✗ El descanso también juega (0 de 2)»
@@ -423,7 +440,7 @@ def headline(
     tail = f"{number_text(result.earned)} de {result.points}" if result.started else f"sin empezar, vale {result.points}"
     return f"{result.number} {mark} {result.title} ({tail})"
 
-# %% ../nbs/tools/grading.ipynb #bb0342d8
+# %% ../nbs/tools/grading.ipynb #2a6b6763
 def report_lines(
     report: Report,  # resultados de un cuaderno
 ) -> Iterator[tuple[str, str]]:  # (estilo, línea): `title`, `passed`, `failed`, `pending`, `detail`, `total`
@@ -441,7 +458,7 @@ def report_lines(
     if report.note:
         yield "detail", f"  {report.note}"
 
-# %% ../nbs/tools/grading.ipynb #b0a0696f
+# %% ../nbs/tools/grading.ipynb #0f794345
 def next_hint(
     report: Report,  # resultados de un cuaderno
     state: Path,  # fichero con las pistas ya vistas
@@ -459,7 +476,7 @@ def next_hint(
     state.write_text(json.dumps(seen | {pending.number: level}), encoding="utf-8")
     return f"{pending.number} · Pista {level} de {len(pending.hints)}: {pending.hints[level - 1]}"
 
-# %% ../nbs/tools/grading.ipynb #c4e2cf2c
+# %% ../nbs/tools/grading.ipynb #8da66453
 def grade_notebook(
     path: Path,  # cuaderno de quien estudia
     grader: Grader,  # con las hojas que sabe calificar
@@ -475,7 +492,7 @@ def grade_notebook(
         raise GradingError(f"{sheet.name} no tiene un ejercicio {only}. Tiene: {', '.join(e.number for e in sheet.exercises)}.")
     return Report(sheet.name, sheet.title, grader.grade(sheet, cells, only), exercises)
 
-# %% ../nbs/tools/grading.ipynb #5a33a20b
+# %% ../nbs/tools/grading.ipynb #aee70e0f
 def notebooks_in(
     paths: list[Path],  # cuadernos o carpetas
 ) -> list[Path]:  # cuadernos
@@ -487,7 +504,7 @@ def notebooks_in(
         found += sorted(p for p in path.glob("*.ipynb") if not p.name.startswith(".")) if path.is_dir() else [path]
     return found
 
-# %% ../nbs/tools/grading.ipynb #710539cb
+# %% ../nbs/tools/grading.ipynb #fb2ae546
 def watch(
     path: Path,  # cuaderno
     grader: Grader,  # con sus hojas
@@ -508,7 +525,7 @@ def watch(
             before, done = stamp, done + 1
         time.sleep(pause)
 
-# %% ../nbs/tools/grading.ipynb #a9e8557e
+# %% ../nbs/tools/grading.ipynb #8484b992
 def report_html(
     report: Report,  # resultados de un cuaderno
 ) -> str:  # tabla
@@ -523,7 +540,7 @@ def report_html(
     note = f"<p><b>{escape(report.note)}</b></p>" if report.note else ""
     return f"<table><tbody>{''.join(rows)}</tbody></table><p>{total}</p>{note}"
 
-# %% ../nbs/tools/grading.ipynb #6156b0d9
+# %% ../nbs/tools/grading.ipynb #1bd6ef9f
 def notebook_path(
     namespace: dict,  # variables del cuaderno
 ) -> Path | None:  # su fichero, si se sabe
@@ -533,7 +550,7 @@ def notebook_path(
             return next((p for p in (path, Path.cwd() / path.name) if p.exists()), None)
     return None
 
-# %% ../nbs/tools/grading.ipynb #32933a9e
+# %% ../nbs/tools/grading.ipynb #41d7f5eb
 def unsaved_answers(
     cells: list[Cell],  # lo que hay en el fichero
     executed: list[str],  # lo que se ha ejecutado, en orden
@@ -543,7 +560,7 @@ def unsaved_answers(
     saved = {source.strip() for source in (c.source for c in cells)}
     return sorted(n for n, source in last.items() if source not in saved)
 
-# %% ../nbs/tools/grading.ipynb #a1094778
+# %% ../nbs/tools/grading.ipynb #9c12344e
 def grade_this(
     hint: bool = False,  # enseña además la siguiente pista
     solutions: str | None = None,  # carpeta de soluciones, si no está junto al cuaderno
@@ -570,7 +587,7 @@ def grade_this(
         report.note = f"{report.note} {next_hint(report, Path('.futbol') / 'grading' / 'hints.json')}".strip()
     return report
 
-# %% ../nbs/tools/grading.ipynb #a5db8e0d
+# %% ../nbs/tools/grading.ipynb #47093bc2
 def review(
     solutions: Path,  # carpeta de soluciones
     exercises: Path | None = None,  # carpeta de ejercicios, para ver si está al día
@@ -600,7 +617,7 @@ def review(
             problems += [f"{sheet.name}: {text}" for text in found]
     return problems
 
-# %% ../nbs/tools/grading.ipynb #081cab55
+# %% ../nbs/tools/grading.ipynb #baf66e10
 def review_exercise(
     grader: Grader,  # con pruebas ocultas
     sheet: Sheet,  # la hoja
@@ -626,7 +643,7 @@ def review_exercise(
             problems.append(f"la respuesta equivocada {position} de {number} define {', '.join(sorted(strangers))}, de otro ejercicio")
     return problems
 
-# %% ../nbs/tools/grading.ipynb #4d5390ce
+# %% ../nbs/tools/grading.ipynb #86027b84
 def _out_of_step(sheet: Sheet, exercises: Path) -> list[str]:
     "Si el cuaderno de ejercicios no es el que sale de su hoja."
     from futbol_mlops.exercises import notebook_text

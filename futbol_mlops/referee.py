@@ -6,7 +6,7 @@
 __all__ = ['CELL', 'QUIET_LIBRARIES', 'Player', 'PlayerError', 'rebuild_error', 'PlayerGone', 'StandIn', 'Match',
            'planned_checks', 'Scorer', 'referee', 'main', 'Stadium']
 
-# %% ../nbs/tools/referee.ipynb #975b1db1
+# %% ../nbs/tools/referee.ipynb #9cb4ec9b
 import ast
 import contextlib
 import importlib
@@ -30,16 +30,16 @@ from .exercises import CHECKS, check_calls, check_message, source_names
 from .isolation import Limits, isolate
 from .wire import Channel, ChannelClosed, WireError, decode, encode
 
-# %% ../nbs/tools/referee.ipynb #42f6b122
+# %% ../nbs/tools/referee.ipynb #b84c4912
 CELL = "<tu celda>"
 
-# %% ../nbs/tools/referee.ipynb #90a3b7ff
+# %% ../nbs/tools/referee.ipynb #b628f1be
 def _load(source: str, filename: str, namespace: dict) -> None:
     "Ejecuta un trozo de código de modo que sus errores sepan enseñar la línea."
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
     exec(compile(source, filename, "exec", dont_inherit=True), namespace)
 
-# %% ../nbs/tools/referee.ipynb #868a80e5
+# %% ../nbs/tools/referee.ipynb #ce6e74d2
 def _describe_error(error: BaseException) -> dict:
     "Un error como datos: sus tipos, su texto y dónde ocurrió."
     line, trace = None, error.__traceback__
@@ -53,7 +53,7 @@ def _describe_error(error: BaseException) -> dict:
     return {"kinds": [[kind.__module__, kind.__qualname__] for kind in type(error).__mro__], "text": text, "line": line,
             "code": linecache.getline(CELL, line).strip()[:120] if line else ""}
 
-# %% ../nbs/tools/referee.ipynb #a23ce954
+# %% ../nbs/tools/referee.ipynb #ca6898f7
 class Player:
     "El proceso que contesta: carga código ajeno y atiende llamadas."
 
@@ -129,11 +129,11 @@ class Player:
 
         return remote
 
-# %% ../nbs/tools/referee.ipynb #6679af64
+# %% ../nbs/tools/referee.ipynb #5fcfab28
 class PlayerError(Exception):
     "Un error del código de quien estudia cuyo tipo no existe aquí."
 
-# %% ../nbs/tools/referee.ipynb #54ae8557
+# %% ../nbs/tools/referee.ipynb #816fd5a2
 def rebuild_error(
     told: dict,  # lo que contó el otro proceso
 ) -> Exception:  # un error equivalente, con `line` y `code`
@@ -147,17 +147,17 @@ def rebuild_error(
     error.line, error.code = told.get("line"), str(told.get("code", ""))[:120]
     return error
 
-# %% ../nbs/tools/referee.ipynb #c099f2d1
+# %% ../nbs/tools/referee.ipynb #93408e67
 def _exception_here(module: str, name: str) -> type[Exception] | None:
     "La excepción con ese nombre, si está cargada en este proceso."
     found = vars(sys.modules[module]).get(name) if module in sys.modules else None
     return found if isinstance(found, type) and issubclass(found, Exception) and found is not Exception else None
 
-# %% ../nbs/tools/referee.ipynb #6d9997b2
+# %% ../nbs/tools/referee.ipynb #9319b680
 class PlayerGone(Exception):
     "El proceso del jugador ya no contesta; el texto dice por qué."
 
-# %% ../nbs/tools/referee.ipynb #baedf0f0
+# %% ../nbs/tools/referee.ipynb #cbae2805
 class StandIn:
     "Una función del jugador, vista desde las pruebas."
 
@@ -173,7 +173,7 @@ class StandIn:
         after = self._match.call(self.__name__, args, {}, after=True)
         return [mine if callable(mine) else now for mine, now in zip(args, after, strict=True)]
 
-# %% ../nbs/tools/referee.ipynb #770737f9
+# %% ../nbs/tools/referee.ipynb #e6957050
 class Match:
     "La conversación del árbitro con un jugador, con un tiempo para cargar y otro para contestar."
 
@@ -224,7 +224,7 @@ class Match:
         except Exception as e:
             return {"error": _describe_error(e)}
 
-# %% ../nbs/tools/referee.ipynb #df379a10
+# %% ../nbs/tools/referee.ipynb #2cd178d4
 class _Record(ast.NodeTransformer):
     "Cambia `check_…(…)` por `__record__(número, lambda: check_…(…))`."
 
@@ -238,7 +238,7 @@ class _Record(ast.NodeTransformer):
         call = ast.Call(ast.Name("__record__", ast.Load()), [ast.Constant(self.numbers[id(node)]), ast.Lambda(empty, node)], [])
         return ast.copy_location(call, node)
 
-# %% ../nbs/tools/referee.ipynb #f9c74eb3
+# %% ../nbs/tools/referee.ipynb #07d5f744
 def planned_checks(
     cells: list[dict],  # celdas de prueba: `source` y `hidden`
 ) -> list[dict]:  # una por comprobación escrita
@@ -246,7 +246,7 @@ def planned_checks(
     return [{"cell": i, "hidden": cell["hidden"], "message": check_message(call), "passed": False, "text": ""}
             for i, cell in enumerate(cells) for call in check_calls(ast.parse(cell["source"]))]
 
-# %% ../nbs/tools/referee.ipynb #2cfa8e79
+# %% ../nbs/tools/referee.ipynb #a17980d8
 def _explain(error: Exception, message: str) -> str:
     "Qué contar de una comprobación que no llegó a compararse."
     start = f"{message.rstrip('.')}. " if message else ""
@@ -263,7 +263,7 @@ def _explain(error: Exception, message: str) -> str:
         return f"{start}Tu código lanzó {type(error).__name__}: {error}{where}"
     return f"{start}Con lo que devuelve tu función no se puede seguir ({type(error).__name__}: {error})"
 
-# %% ../nbs/tools/referee.ipynb #eb967720
+# %% ../nbs/tools/referee.ipynb #553e11c8
 class Scorer:
     "Ejecuta celdas de prueba y apunta cada comprobación."
 
@@ -301,7 +301,7 @@ class Scorer:
             first += count
         return self.plan
 
-# %% ../nbs/tools/referee.ipynb #3a8395d8
+# %% ../nbs/tools/referee.ipynb #854f4840
 def referee(
     job: dict,  # contexto, `drivers`, ayudas, respuesta, nombres y celdas de prueba
     channel: Channel,  # con el jugador
@@ -318,7 +318,7 @@ def referee(
         return {"checks": [entry | {"text": f"{entry['message'].rstrip('.')}. {problem}"} for entry in planned_checks(job["cells"])], "problem": problem}
     return {"checks": Scorer(job["cells"], space).run(), "problem": "", "gone": match.gone}
 
-# %% ../nbs/tools/referee.ipynb #220684dd
+# %% ../nbs/tools/referee.ipynb #4c9b6975
 def _kick_off(match: Match, job: dict, names: list[str], space: dict) -> str:
     "Carga la respuesta en el jugador y pone los sustitutos. Devuelve qué lo impide."
     try:
@@ -339,7 +339,7 @@ def _kick_off(match: Match, job: dict, names: list[str], space: dict) -> str:
     match.start()
     return ""
 
-# %% ../nbs/tools/referee.ipynb #26773f95
+# %% ../nbs/tools/referee.ipynb #dac16544
 def _nursery(control: socket.socket) -> None:
     "El vivero: por cada orden, bifurca un jugador y un árbitro; o los retira."
     children: dict[int, tuple[int, int]] = {}
@@ -363,7 +363,7 @@ def _nursery(control: socket.socket) -> None:
                 os.waitpid(pid, 0)
             control.sendall(b"{}\n")
 
-# %% ../nbs/tools/referee.ipynb #fe06a612
+# %% ../nbs/tools/referee.ipynb #b47710a3
 def _fork_pair(control: socket.socket, job: int, order: dict) -> tuple[int, int]:
     "Bifurca jugador y árbitro, unidos por un canal; el árbitro recibe además el encargo."
     left, right = socket.socketpair()
@@ -387,7 +387,7 @@ def _fork_pair(control: socket.socket, job: int, order: dict) -> tuple[int, int]
     os.close(job)
     return tuple(pids)
 
-# %% ../nbs/tools/referee.ipynb #c2c3236d
+# %% ../nbs/tools/referee.ipynb #7a8c1deb
 def _quiet(keep: set[int]) -> None:
     "Cierra todo lo heredado menos esos descriptores; la entrada y las salidas van a ninguna parte."
     null = os.open(os.devnull, os.O_RDWR)
@@ -399,19 +399,19 @@ def _quiet(keep: set[int]) -> None:
             with contextlib.suppress(OSError):
                 os.close(fd)
 
-# %% ../nbs/tools/referee.ipynb #ec2726ea
+# %% ../nbs/tools/referee.ipynb #320573b2
 def _settle(scratch: Path) -> None:
     "Se instala en su carpeta, que es también la de los ficheros temporales."
     os.chdir(scratch)
     os.environ["TMPDIR"] = str(scratch)
     tempfile.tempdir = None
 
-# %% ../nbs/tools/referee.ipynb #ba45320a
+# %% ../nbs/tools/referee.ipynb #40a5a5b5
 def _serve_job(client: Channel, player: Channel, layers: list[str]) -> None:
     "El árbitro, en su proceso: un encargo, un veredicto."
     client.send(_judge(client.receive(), player) | {"layers": layers})
 
-# %% ../nbs/tools/referee.ipynb #672da573
+# %% ../nbs/tools/referee.ipynb #55824a8a
 def _judge(job: dict, player: Channel) -> dict:
     "El veredicto, o el fallo de las propias pruebas."
     try:
@@ -419,7 +419,7 @@ def _judge(job: dict, player: Channel) -> dict:
     except Exception as e:
         return {"checks": planned_checks(job["cells"]), "problem": "", "broken": f"{type(e).__name__}: {e}"}
 
-# %% ../nbs/tools/referee.ipynb #79f6aa4a
+# %% ../nbs/tools/referee.ipynb #f1fd87ff
 def _spawned_referee() -> None:
     "El árbitro como programa: encargo por la entrada, veredicto por la salida; arranca él al jugador."
     client = Channel(sys.stdin.buffer.raw.read, sys.stdout.buffer.raw.write)
@@ -434,7 +434,7 @@ def _spawned_referee() -> None:
     player.wait()
     client.send(verdict | {"layers": job.get("layers", ["tiempo"])})
 
-# %% ../nbs/tools/referee.ipynb #9cbae6f5
+# %% ../nbs/tools/referee.ipynb #2a994658
 def _spawned_player(enclosed: bool) -> None:
     "El jugador como programa. Dentro de un contenedor no hace falta encerrarlo más."
     channel = Channel(os.fdopen(os.dup(0), "rb", 0).read, os.fdopen(os.dup(1), "wb", 0).write)
@@ -448,7 +448,7 @@ def _spawned_player(enclosed: bool) -> None:
 # Un hilo por proceso, y la memoria al sistema: el gestor de Arrow reserva un gigabyte de golpe y choca con el límite.
 QUIET_LIBRARIES = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
 
-# %% ../nbs/tools/referee.ipynb #85e60b88
+# %% ../nbs/tools/referee.ipynb #94f43d4c
 def main(
     role: str,  # nursery, referee, player o enclosed-player
 ) -> None:
@@ -465,7 +465,12 @@ def main(
 if __name__ == "__main__" and "ipykernel" not in sys.modules and "execnb.shell" not in sys.modules:
     main(sys.argv[1])
 
-# %% ../nbs/tools/referee.ipynb #442fa38d
+# %% ../nbs/tools/referee.ipynb #66e72c85
+def _printable(text: str) -> str:
+    "Un texto que se puede escribir en un fichero: sin medios caracteres."
+    return text.encode("utf-8", "replace").decode()
+
+# %% ../nbs/tools/referee.ipynb #f2ec2b86
 class Stadium:
     "Juzga respuestas en procesos aparte. Se usa con `with`."
 
@@ -500,7 +505,9 @@ class Stadium:
             verdict = {"checks": [entry | {"text": f"{entry['message'].rstrip('.')}. {text}"} for entry in planned_checks(job["cells"])], "problem": text, "layers": []}
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-        return verdict
+        for entry in verdict["checks"]:
+            entry["text"] = _printable(entry["text"])
+        return verdict | {"problem": _printable(verdict["problem"])}
 
     def _order(self, order: dict, fds: list[int]) -> None:
         "Da una orden al vivero, que arranca con la primera."
