@@ -299,8 +299,9 @@ def name_rivals(
     last = groups.transform("last")
     other = last.where(last != meets["row"], groups.transform("first"))
     rival = dict(zip(meets["row"], other, strict=True))
-    names = {row: f"; choca con {fixture_text(matches.loc[rival[row]])}" for row in found["row"] if row in rival}
-    return found.assign(expected=[text + names.get(row, "") for row, text in zip(found["row"], found["expected"], strict=True)])
+    named = matches.loc[sorted({rival[row] for row in found["row"] if row in rival})]
+    names = {m.Index: f"; choca con {fixture_text(m)}" for m in named.itertuples()}
+    return found.assign(expected=[text + names.get(rival.get(row), "") for row, text in zip(found["row"], found["expected"], strict=True)])
 
 # %% ../nbs/02_validation.ipynb #1b6a206d
 class Checked(NamedTuple):
