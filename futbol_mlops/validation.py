@@ -31,7 +31,6 @@ from futbol_mlops.data import (
     DataError,
     canonical_team,
     check_header,
-    check_league,
     csv_lines,
     file_content,
     load_matches,

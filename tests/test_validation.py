@@ -20,7 +20,17 @@ from hypothesis import strategies as st
 
 from futbol_mlops import validation
 from futbol_mlops.config import Settings
-from futbol_mlops.data import COLUMNS, LEAGUES, DataError, canonical_team, data_version, load_matches, merge_matches, read_matches, write_atomic
+from futbol_mlops.data import (
+    COLUMNS,
+    LEAGUES,
+    DataError,
+    canonical_team,
+    data_version,
+    load_matches,
+    merge_matches,
+    read_matches,
+    write_atomic,
+)
 from futbol_mlops.validation import (
     COUNTS,
     MATCHES,
