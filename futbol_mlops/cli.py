@@ -163,14 +163,14 @@ def data_download(
 
 @data_app.command("validate", cls=SpanishCommand)
 def data_validate(
-    files: Annotated[list[Path] | None, typer.Argument(metavar="[FICHERO]...", help="CSV de football-data.co.uk, también .gz; sin ninguno, la tabla vigente.")] = None,
+    files: Annotated[list[Path] | None, typer.Argument(metavar="[FICHERO]...", help="CSV de football-data.co.uk, también .gz; sin ninguno, la tabla vigente o, si aún no la hay, los partidos del paquete.")] = None,
     league: Annotated[str, typer.Option("--league", help="Liga que deben llevar los ficheros; por defecto, la que lleven.")] = "",
     season: Annotated[str, typer.Option("--season", help="Su temporada, como 2025-26; por defecto, la de sus fechas.")] = "",
     html: Annotated[Path | None, typer.Option("--html", help="Deja aquí el informe, en HTML.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     "Comprueba el contrato sin escribir nada. Acaba con 1 si aparta una fila o rechaza un fichero."
-    from futbol_mlops.data import write_atomic
+    from futbol_mlops.data import load_matches, write_atomic
     from futbol_mlops.validation import check_file, reasons, validate_matches, validation_report
 
     if (league or season) and not files:
@@ -178,8 +178,11 @@ def data_validate(
     if missing := [str(path) for path in files or [] if not path.is_file()]:
         raise typer.BadParameter(f"No existe el fichero {', '.join(missing)}.")
     _check_season(league, season)
-    settings = current_settings()
-    checked = [check_file(path, league or None, season or None) for path in files] if files else [validate_matches(known_matches(settings), settings.matches_path.name)]
+    table = current_settings().matches_path
+    if files:
+        checked = [check_file(path, league or None, season or None) for path in files]
+    else:
+        checked = [validate_matches(load_matches(table), table.name) if table.exists() else validate_matches(load_matches(), "partidos del paquete")]
     if html:
         write_atomic(html, validation_report(checked).encode())
     rows = [{"file": c.name, "rows": len(c.good) + len(c.rejected), "good": len(c.good), "rejected": len(c.rejected)} for c in checked]

@@ -29,6 +29,7 @@ from futbol_mlops.data import (
     load_matches,
     merge_matches,
     read_matches,
+    save_matches,
     write_atomic,
 )
 from futbol_mlops.validation import (
@@ -608,10 +609,15 @@ def run(*arguments, home, **env):
     return subprocess.run([CLI, "data", *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=120)
 
 
-def test_validate_without_files_checks_the_current_table(tmp_path):
-    done = run("validate", "--json", home=tmp_path)
+def test_validate_without_files_checks_the_current_table(tmp_path, state):
+    done = run("validate", "--json", home=state.home)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == [{"file": "matches.parquet", "rows": 7600, "good": 7600, "rejected": 0, "refused": False, "problems": []}]
+    row = {"file": "partidos del paquete", "rows": 7600, "good": 7600, "rejected": 0, "refused": False, "problems": []}
+    assert json.loads(done.stdout) == [row] and not state.home.exists()
+    save_matches(SHIPPED.assign(home_goals=SHIPPED["home_goals"].mask(SHIPPED.index == ROW, 45)), state.matches_path)
+    done = run("validate", "--json", home=state.home)
+    (row,) = json.loads(done.stdout)
+    assert (done.returncode, row["file"], row["good"], row["rejected"]) == (1, "matches.parquet", 7599, 1) and "home_goals es «45»" in row["problems"][0]
 
 
 def test_validate_tells_each_file_and_writes_nothing(tmp_path):
