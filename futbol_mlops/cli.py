@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['TITLES', 'USAGE_ERRORS', 'app', 'data_app', 'registry_app', 'exercises_app', 'site_app', 'JsonFlag', 'LeagueOption',
            'HEADERS', 'WARNINGS', 'SolutionsOption', 'STYLES', 'in_spanish', 'SpanishGroup', 'SpanishCommand', 'emit',
-           'current_settings', 'known_matches', 'data_download', 'data_status', 'data_teams', 'train_command',
-           'evaluate_command', 'registry_list', 'registry_promote', 'registry_rollback', 'predict_command',
-           'show_report', 'solutions_folder', 'grade_command', 'progress_command', 'exercises_build', 'exercises_check',
-           'exercises_kit', 'site_build', 'site_serve', 'serve_command', 'dashboard_command', 'demo_command',
-           'lab_command', 'doctor_command', 'main']
+           'current_settings', 'known_matches', 'data_download', 'data_validate', 'data_status', 'data_teams',
+           'train_command', 'evaluate_command', 'registry_list', 'registry_promote', 'registry_rollback',
+           'predict_command', 'show_report', 'solutions_folder', 'grade_command', 'progress_command', 'exercises_build',
+           'exercises_check', 'exercises_kit', 'site_build', 'site_serve', 'serve_command', 'dashboard_command',
+           'demo_command', 'lab_command', 'doctor_command', 'main']
 
 # %% ../nbs/tools/cli.ipynb #01a2b55e
 import datetime as dt
@@ -75,7 +75,7 @@ def _group(help: str) -> typer.Typer:
 
 
 app = _group("Del partido jugado al modelo 1-X-2 en producción.")
-data_app = _group("Partidos: descargarlos, ver qué hay, qué equipos.")
+data_app = _group("Partidos: descargarlos, comprobarlos, ver qué hay, qué equipos.")
 registry_app = _group("Versiones del modelo: verlas, ascender una, volver atrás.")
 app.add_typer(data_app, name="data")
 exercises_app = _group("Ejercicios: generarlos, revisarlos, prepararlos para repartir.")
@@ -91,7 +91,7 @@ LeagueOption = Annotated[str, typer.Option("--league", help="Código de la liga:
 HEADERS = {"league": "liga", "season": "temporada", "matches": "partidos", "teams": "equipos", "since": "desde", "until": "hasta", "with_odds": "con cuotas",
            "team": "equipo", "seasons": "temporadas", "last_season": "última", "model": "modelo", "version": "versión", "aliases": "papel", "data_version": "datos",
            "created_at": "creada", "fixture": "partido", "features_as_of": "se sabe hasta", "check": "qué", "status": "estado", "detail": "detalle",
-           "stage": "etapa", "title": "título", "solved": "resueltos", "points": "puntos"}
+           "file": "fichero", "rows": "filas", "good": "cumplen", "rejected": "apartadas", "stage": "etapa", "title": "título", "solved": "resueltos", "points": "puntos"}
 
 
 def emit(
@@ -120,11 +120,25 @@ def known_matches(
     settings,  # `Settings`: dice dónde está la tabla
 ):  # DataFrame de partidos
     "La tabla de partidos; la primera vez la prepara con los que vienen en el paquete."
-    from futbol_mlops.data import load_matches, prepare
+    from futbol_mlops.data import load_matches
 
-    return load_matches(settings.matches_path) if settings.matches_path.exists() else prepare(settings)
+    if settings.matches_path.exists():
+        return load_matches(settings.matches_path)
+    from futbol_mlops.validation import ingest
+
+    return ingest(settings).matches
 
 # %% ../nbs/tools/cli.ipynb #e27ce015
+def _check_season(league: str, season: str) -> None:
+    "Una liga o una temporada que no existen son un mal uso."
+    from futbol_mlops.data import DataError, check_league, season_start
+
+    try:
+        _ = league and check_league(league), season and season_start(season)
+    except DataError as e:
+        raise typer.BadParameter(str(e)) from None
+
+
 @data_app.command("download", cls=SpanishCommand)
 def data_download(
     league: LeagueOption = "SP1",
@@ -133,20 +147,53 @@ def data_download(
     "Descarga una temporada de football-data.co.uk y la une a las demás."
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
-    from futbol_mlops.data import DataError, check_league, download, prepare, season_start
+    from futbol_mlops.data import download
+    from futbol_mlops.validation import ingest, read_valid
 
-    try:
-        check_league(league), season_start(season)
-    except DataError as e:
-        raise typer.BadParameter(str(e)) from None
+    _check_season(league, season)
     settings, err = current_settings(), Console(stderr=True)
     with Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), console=err, transient=True) as progress:
         task = progress.add_task(f"{league} {season}", total=None)
-        got = download(league, season, settings, progress=lambda done, total: progress.update(task, completed=done, total=total))
-    for message in got.messages:
-        err.print(message, style="yellow", highlight=False, soft_wrap=True)
-    matches = prepare(settings)
-    print(f"{league} {season}: {got.matches} partidos, {got.rejected} filas apartadas{'' if got.changed else '; no ha cambiado desde la última vez'}. En total, {len(matches)} partidos.")
+        got = download(league, season, settings, progress=lambda done, total: progress.update(task, completed=done, total=total), read=read_valid)
+    table = ingest(settings)
+    for message in table.messages:
+        err.print(message, style="yellow", highlight=False, markup=False, soft_wrap=True)
+    print(f"{league} {season}: {got.matches} partidos, {got.rejected} filas apartadas{'' if got.changed else '; no ha cambiado desde la última vez'}. En total, {len(table.matches)} partidos.")
+
+
+@data_app.command("validate", cls=SpanishCommand)
+def data_validate(
+    files: Annotated[list[Path] | None, typer.Argument(metavar="[FICHERO]...", help="CSV de football-data.co.uk, también .gz; sin ninguno, la tabla vigente o, si aún no la hay, los partidos del paquete.")] = None,
+    league: Annotated[str, typer.Option("--league", help="Liga que deben llevar los ficheros; por defecto, la que lleven.")] = "",
+    season: Annotated[str, typer.Option("--season", help="Su temporada, como 2025-26; por defecto, la de sus fechas.")] = "",
+    html: Annotated[Path | None, typer.Option("--html", help="Deja aquí el informe, en HTML.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    "Comprueba el contrato sin escribir nada. Acaba con 1 si aparta una fila o rechaza un fichero."
+    from futbol_mlops.data import load_matches, write_atomic
+    from futbol_mlops.validation import check_file, reasons, validate_matches, validation_report
+
+    if (league or season) and not files:
+        raise typer.BadParameter("--league y --season dicen qué se espera de un fichero; falta decir cuál.")
+    if missing := [str(path) for path in files or [] if not path.is_file()]:
+        raise typer.BadParameter(f"No existe el fichero {', '.join(missing)}.")
+    _check_season(league, season)
+    table = current_settings().matches_path
+    if files:
+        checked = [check_file(path, league or None, season or None) for path in files]
+    else:
+        checked = [validate_matches(load_matches(table), table.name) if table.exists() else validate_matches(load_matches(), "partidos del paquete")]
+    if html:
+        write_atomic(html, validation_report(checked).encode())
+    rows = [{"file": c.name, "rows": len(c.good) + len(c.rejected), "good": len(c.good), "rejected": len(c.rejected)} for c in checked]
+    problems = [[c.refused] if c.refused else reasons(c.rejected) for c in checked]
+    if as_json:
+        rows = [row | {"refused": bool(c.refused), "problems": texts} for row, c, texts in zip(rows, checked, problems, strict=True)]
+    emit(rows, as_json)
+    for text in [] if as_json else sum(problems, []):
+        Console(stderr=True).print(text, style="yellow", highlight=False, markup=False, soft_wrap=True)
+    if any(problems):
+        raise typer.Exit(1)
 
 
 @data_app.command("status", cls=SpanishCommand)
