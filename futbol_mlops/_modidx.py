@@ -908,6 +908,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'futbol_mlops.validation.failures': ('validation.html#failures', 'futbol_mlops/validation.py'),
                                          'futbol_mlops.validation.fixture_text': ( 'validation.html#fixture_text',
                                                                                    'futbol_mlops/validation.py'),
+                                         'futbol_mlops.validation.gather': ('validation.html#gather', 'futbol_mlops/validation.py'),
                                          'futbol_mlops.validation.half_time_fits': ( 'validation.html#half_time_fits',
                                                                                      'futbol_mlops/validation.py'),
                                          'futbol_mlops.validation.html_table': ('validation.html#html_table', 'futbol_mlops/validation.py'),

@@ -8,7 +8,8 @@ __all__ = ['OVERROUND', 'COUNTS', 'MATCHES', 'FAILURE', 'SINGLE_ROUND', 'FACTS',
            'overround', 'rule', 'row_rules', 'table_contract', 'as_text', 'fixture_text', 'whole_table_problems',
            'failures', 'meetings', 'suspects', 'repeated', 'name_rivals', 'Checked', 'one_reason_per_row',
            'validate_matches', 'reasons', 'readable', 'raw_table', 'refuse_broken', 'read_valid', 'at_most', 'review',
-           'html_table', 'problem_rows', 'report_section', 'validation_report', 'check_file', 'Ingested', 'ingest']
+           'html_table', 'problem_rows', 'report_section', 'validation_report', 'check_file', 'Ingested', 'gather',
+           'ingest']
 
 # %% ../nbs/02_validation.ipynb #133052e6
 from collections.abc import Callable
@@ -525,20 +526,30 @@ class Ingested(NamedTuple):
     messages: tuple[str, ...]  # por qué está cada una, y dónde
 
 
-def ingest(
-    settings: Settings | None = None,  # `None`, los del entorno
-) -> Ingested:  # la tabla, y lo que se quedó fuera
-    "Une los partidos del paquete y los descargados, aparta los que no cumplen y guarda la tabla. Lanza `DataError` si un fichero no vale."
-    settings, files = settings or get_settings(), {}
+def gather(
+    settings: Settings,  # dice dónde están los ficheros descargados
+) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:  # todos los partidos, y los apartados de cada fichero
+    "Une los partidos del paquete y los descargados que cumplen. Lanza `DataError` si un fichero no vale."
+    files = {}
     for path in sorted(settings.downloads_path.glob("*/*.csv")):
         league, season = path.stem, path.parent.name
         try:
             files[f"{league}_{season}"] = read_valid(path, league, season)
         except DataError as e:
             raise DataError(f"{e} Está en {path.parent}: bórralo o descárgalo otra vez.") from None
-    merged = validate_matches(merge_matches(load_matches(), [good for good, _ in files.values()]), "matches")
+    merged = merge_matches(load_matches(), [good for good, _ in files.values()])
+    return merged, {name: rejected for name, (_, rejected) in files.items()}
+
+# %% ../nbs/02_validation.ipynb #7ef9c4bd
+def ingest(
+    settings: Settings | None = None,  # `None`, los del entorno
+) -> Ingested:  # la tabla, y lo que se quedó fuera
+    "Junta los partidos, aparta los que no cumplen y guarda la tabla. Lanza `DataError` si un fichero no vale."
+    settings = settings or get_settings()
+    table, apart = gather(settings)
+    merged = validate_matches(table, "matches")
     matches = merged.good.reset_index(drop=True)
-    messages = [text for name, (_, rejected) in files.items() for text in quarantine(rejected, settings, name)]
+    messages = [text for name, rejected in apart.items() for text in quarantine(rejected, settings, name)]
     messages += quarantine(merged.rejected, settings, "matches", reasons)
     save_matches(matches, settings.matches_path)
-    return Ingested(matches, len(merged.rejected) + sum(len(rejected) for _, rejected in files.values()), tuple(messages))
+    return Ingested(matches, len(merged.rejected) + sum(map(len, apart.values())), tuple(messages))
