@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['AWAY_TOO_LONG', 'LOW_SCORES', 'GOAL_COLUMNS', 'ENSEMBLE_WEIGHTS', 'MODELS', 'outcome_codes', 'OutcomeModel',
            'BaseRate', 'make_logit', 'time_weights', 'newcomers', 'PairCounts', 'pair_counts', 'PairRates',
-           'pair_rates', 'log_posterior', 'gradient', 'fisher_information', 'fit_strengths', 'DixonColes',
-           'make_boosting', 'Average', 'temper', 'fit_temperature', 'Calibrated', 'make_ensemble', 'model_numbers']
+           'pair_rates', 'log_posterior', 'gradient', 'curvature', 'fit_strengths', 'DixonColes', 'make_boosting',
+           'Average', 'temper', 'fit_temperature', 'Calibrated', 'make_ensemble', 'model_numbers']
 
 # %% ../nbs/06_models.ipynb #ef9f8840
 from collections.abc import Callable, Sequence
@@ -82,7 +82,7 @@ def make_logit(
     if unknown:
         raise ValueError(f"Variables desconocidas: {', '.join(sorted(unknown))}. Las que hay: {', '.join(FEATURES)}.")
     scale = ColumnTransformer([("scale", StandardScaler(), list(columns))])
-    return Pipeline([("scale", scale), ("logit", LogisticRegression(C=C, max_iter=1000))])
+    return Pipeline([("scale", scale), ("logit", LogisticRegression(C=C, solver="newton-cholesky", max_iter=100))])
 
 # %% ../nbs/06_models.ipynb #dbe1db03
 def time_weights(
@@ -178,37 +178,41 @@ def gradient(
     counts: PairCounts,  # los partidos, resumidos
     prior: np.ndarray,  # lo que se supone de ataques y defensas
     ridge: float,  # cuánto se tira hacia ello
-) -> tuple[np.ndarray, float]:  # derivada de `log_posterior` por cada parámetro, y la información sobre ρ
+) -> np.ndarray:  # derivada de `log_posterior` por cada parámetro
     "Gradiente exacto de `log_posterior`."
     home, away, tau = pair_rates(theta)
-    both, rho = home * away, theta[-1]
-    share = counts.low / np.where(counts.low > 0, tau, 1)
-    d_home = counts.home_goals - counts.played * home - share[0] * both * rho + share[1] * home * rho
-    d_away = counts.away_goals - counts.played * away - share[0] * both * rho + share[2] * away * rho
-    slopes = np.stack([-both, home, away, -np.ones_like(home)])
-    d_rho, info_rho = (share * slopes).sum(), (share * slopes**2 / np.where(counts.low > 0, tau, 1)).sum()
+    share, rho = counts.low / np.where(counts.low > 0, tau, 1), theta[-1]
+    d_home = counts.home_goals - counts.played * home - share[0] * home * away * rho + share[1] * home * rho
+    d_away = counts.away_goals - counts.played * away - share[0] * home * away * rho + share[2] * away * rho
+    d_rho = (share * np.stack([-home * away, home, away, -np.ones_like(home)])).sum()
     teams = np.concatenate([d_home.sum(axis=1) + d_away.sum(axis=0), -d_home.sum(axis=0) - d_away.sum(axis=1)]) - ridge * (theta[2:-1] - prior)
-    return np.concatenate([[d_home.sum() + d_away.sum(), d_home.sum()], teams, [d_rho]]), info_rho
+    return np.concatenate([[d_home.sum() + d_away.sum(), d_home.sum()], teams, [d_rho]])
 
 # %% ../nbs/06_models.ipynb #815257dc
-def fisher_information(
+def curvature(
     theta: np.ndarray,  # los parámetros
     counts: PairCounts,  # los partidos, resumidos
     ridge: float,  # cuánto se tira hacia lo supuesto
-    info_rho: float,  # información sobre ρ, de `gradient`
+    exact: bool = True,  # con las segundas derivadas de τ; sin ellas siempre se puede subir, pero más despacio
 ) -> np.ndarray:  # matriz cuadrada, del tamaño de `theta`
-    "Información esperada de las dos Poisson; ρ va aparte, porque apenas se cruza con las demás."
-    n = len(counts.played)
-    home, away, _ = pair_rates(theta)
-    at_home, scored = counts.played * home, counts.played * home + (counts.played * away).T  # fila: quien ataca; columna: quien defiende
+    "Menos la segunda derivada de `log_posterior`; sin τ, la información de Fisher de las dos Poisson (McCullagh y Nelder 1989, §2.5)."
+    n, rho = len(counts.played), theta[-1]
+    home, away, tau = pair_rates(theta)
+    low = counts.low / np.where(counts.low > 0, tau, 1) ** 2
+    bend = low * rho * exact
+    hh, aa, ha = counts.played * home + bend[0] * home * away - bend[1] * home, counts.played * away + bend[0] * home * away - bend[2] * away, bend[0] * home * away
+    hr, ar = exact * (low[0] * home * away - low[1] * home), exact * (low[0] * home * away - low[2] * away)
+    rr = (low * np.stack([home * away, home, away, np.ones_like(home)]) ** 2).sum()
     J = np.zeros((2 * n + 3, 2 * n + 3))
-    attack, defence = slice(2, n + 2), slice(n + 2, 2 * n + 2)
-    J[0, 0], J[0, 1], J[1, 1], J[-1, -1] = scored.sum(), at_home.sum(), at_home.sum(), info_rho
-    J[0, attack], J[0, defence] = scored.sum(axis=1), -scored.sum(axis=0)
-    J[1, attack], J[1, defence] = at_home.sum(axis=1), -at_home.sum(axis=0)
-    J[attack, defence] = -scored
+    attack, defence, cross = slice(2, n + 2), slice(n + 2, 2 * n + 2), ha + ha.T
+    J[0, 0], J[0, 1], J[1, 1] = (hh + aa + 2 * ha).sum(), (hh + ha).sum(), hh.sum()
+    J[0, attack], J[0, defence] = (hh + ha).sum(axis=1) + (aa + ha).sum(axis=0), -(hh + ha).sum(axis=0) - (aa + ha).sum(axis=1)
+    J[1, attack], J[1, defence] = hh.sum(axis=1) + ha.sum(axis=0), -hh.sum(axis=0) - ha.sum(axis=1)
+    J[attack, defence] = -hh - aa.T - np.diag(ha.sum(axis=1) + ha.sum(axis=0))
+    J[:-1, -1] = np.concatenate([[(hr + ar).sum(), hr.sum()], hr.sum(axis=1) + ar.sum(axis=0), -hr.sum(axis=0) - ar.sum(axis=1)])
     J = J + np.triu(J, 1).T
-    J[attack, attack], J[defence, defence] = np.diag(scored.sum(axis=1) + ridge), np.diag(scored.sum(axis=0) + ridge)
+    J[attack, attack], J[defence, defence] = np.diag(hh.sum(axis=1) + aa.sum(axis=0) + ridge) + cross, np.diag(hh.sum(axis=0) + aa.sum(axis=1) + ridge) + cross
+    J[-1, -1] = rr
     return J + 1e-6 * np.eye(len(J))  # sin penalización, subir todos los ataques y bajar μ no cambia nada: esto elige una solución
 
 # %% ../nbs/06_models.ipynb #db5c4246
@@ -218,20 +222,22 @@ def fit_strengths(
     ridge: float,  # cuánto se tira de cada equipo hacia lo supuesto
     promoted: tuple[float, float],  # ataque y defensa que se suponen a un recién llegado; los demás, 0
 ) -> dict:  # mean, home, rho, attack y defence (por equipo, suman cero) y promoted: lo que pide `goals.goal_rates`
-    "Ajusta Dixon-Coles a una liga por *Fisher scoring*. Lanza `ValueError` si no converge."
+    "Ajusta Dixon-Coles a una liga por Newton. Lanza `ValueError` si no converge."
     counts, names = pair_counts(league, time_weights(league["date"], xi))
     n, new = len(names), newcomers(league)
     prior = np.repeat(promoted, n) * np.tile([name in new for name in names], 2)
     away = counts.away_goals.sum() / counts.played.sum()
     theta = np.concatenate([[np.log(max(away, 0.1)), 0.0], prior, [0.0]])
     value = log_posterior(theta, counts, prior, ridge)
-    for _ in range(60):
-        slope, info_rho = gradient(theta, counts, prior, ridge)
-        if np.abs(slope).max() < 1e-8 * counts.played.sum():
-            break
-        step = np.linalg.solve(fisher_information(theta, counts, ridge, info_rho), slope)
-        while (ahead := log_posterior(theta + step, counts, prior, ridge)) < value - 1e-9 and np.abs(step).max() > 1e-9:
+    for _ in range(100):
+        slope = gradient(theta, counts, prior, ridge)
+        step = np.linalg.solve(curvature(theta, counts, ridge), slope)
+        if step @ slope <= 0:  # lejos de la cima, la curvatura exacta puede apuntar hacia abajo
+            step = np.linalg.solve(curvature(theta, counts, ridge, exact=False), slope)
+        while (ahead := log_posterior(theta + step, counts, prior, ridge)) <= value and np.abs(step).max() > 1e-8:
             step /= 2
+        if ahead <= value or np.abs(step).max() < 1e-8:  # ya no se puede subir más
+            break
         theta, value = theta + step, ahead
     else:
         raise ValueError(f"Dixon-Coles no converge con {len(league)} partidos y ridge={ridge}. Usa más partidos o un ridge mayor.")
