@@ -4,18 +4,20 @@
 
 # %% auto #0
 __all__ = ['FIXTURE_COLUMNS', 'SELECTION_SEASONS', 'REPORT_SEASONS', 'ENGLISH_DERBIES', 'SPANISH_DERBIES', 'DERBIES',
-           'START_ROUNDS', 'FLOOR_RPS', 'HONEST_GAIN', 'ENOUGH_MATCHES', 'STRONGER_RIVAL', 'rank_probability_score',
-           'scores', 'football_weeks', 'matchdays', 'Block', 'refit_blocks', 'predict_block', 'walk_forward',
-           'score_table', 'confusion_table', 'class_report', 'market_probabilities', 'paired_interval',
-           'calibration_table', 'expected_calibration_error', 'calibration_figure', 'calibrate_forward',
-           'stack_forward', 'with_promoted', 'match_segments', 'segment_table', 'leak_alarm', 'behaviour_findings']
+           'START_ROUNDS', 'FLOOR_RPS', 'HONEST_GAIN', 'ENOUGH_MATCHES', 'STRONGER_RIVAL', 'STRONGER_STEPS',
+           'STRONGER_TEAM', 'rank_probability_score', 'scores', 'football_weeks', 'matchdays', 'Block', 'refit_blocks',
+           'thread_controller', 'predict_block', 'walk_forward', 'score_table', 'confusion_table', 'class_report',
+           'market_probabilities', 'paired_interval', 'calibration_table', 'expected_calibration_error',
+           'calibration_figure', 'calibrate_forward', 'stack_forward', 'with_promoted', 'match_segments',
+           'segment_table', 'leak_alarm', 'with_stronger_rivals', 'behaviour_findings', 'Decision', 'segment_intervals',
+           'promotion_gate']
 
 # %% ../nbs/07_evaluation.ipynb #16454e1a
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +25,7 @@ import pandas as pd
 from sklearn.base import BaseEstimator, clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
+from threadpoolctl import ThreadpoolController
 
 from .data import LEAGUES, OUTCOMES
 from .figures import MUTED, OUTCOME_COLORS, OUTCOME_NAMES, new_figure
@@ -112,6 +115,12 @@ def refit_blocks(
 FIXTURE_COLUMNS = ("league", "season", "date", "home_team", "away_team")  # lo que se sabe de un partido por jugar, además de las variables
 
 
+@lru_cache
+def thread_controller() -> ThreadpoolController:  # el de este proceso
+    "Para entrenar cada bloque con un solo hilo: lo que se reparte son los bloques, y los hilos de varios procesos se estorban."
+    return ThreadpoolController()
+
+
 def predict_block(
     block: Block,  # qué se predice y con qué se entrena
     table: pd.DataFrame,  # partidos con sus variables: `matches.join(X)`
@@ -123,8 +132,9 @@ def predict_block(
     if block.leagues:
         past &= table["league"].isin(block.leagues)
     model = clone(make_model) if isinstance(make_model, BaseEstimator) else make_model()
-    model.fit(table[past], outcome_codes(table[past]))
-    p = np.asarray(model.predict_proba(table.loc[block.test, [*FIXTURE_COLUMNS, *features]]), dtype=float)
+    with thread_controller().limit(limits=1):
+        model.fit(table[past], outcome_codes(table[past]))
+        p = np.asarray(model.predict_proba(table.loc[block.test, [*FIXTURE_COLUMNS, *features]]), dtype=float)
     if p.shape != (len(block.test), len(OUTCOMES)) or not np.allclose(p.sum(axis=1), 1, atol=1e-6) or (p < 0).any():
         raise ValueError(f"El modelo devolvió algo que no son {len(OUTCOMES)} probabilidades por partido al predecir los {len(block.test)} del {block.cut.date()}.")
     return pd.DataFrame(p, columns=list(OUTCOMES), index=block.test).assign(season=block.season)
@@ -326,10 +336,10 @@ def segment_table(
     rows = {name: {"matches": int(mask.sum()), **rps[mask].mean()} for name, mask in masks.items() if mask.any()}
     return pd.DataFrame.from_dict(rows, orient="index").astype({"matches": int})
 
-# %% ../nbs/07_evaluation.ipynb #2e8d8d7b
-FLOOR_RPS = 0.16  # por debajo, en una liga y temporada, nadie ha predicho nunca partidos por jugar
-HONEST_GAIN = 0.012  # mejora de RPS sobre un campeón que ya era un modelo; más, es sospechosa
-ENOUGH_MATCHES = 100  # con menos partidos no se acusa a nadie
+# %% ../nbs/07_evaluation.ipynb #77da9f59
+FLOOR_RPS = 0.16  # por debajo, en una liga y temporada, no hemos visto a nadie, tampoco al mercado
+HONEST_GAIN = 0.012  # más del doble de lo que va de un logit al mercado: mejorar tanto de golpe es sospechoso
+ENOUGH_MATCHES = 100  # con menos partidos ni se acusa ni se asciende a nadie
 
 
 def leak_alarm(
@@ -353,33 +363,105 @@ def leak_alarm(
         y = outcome_codes(matches.loc[shared])
         flat = np.tile(np.bincount(y, minlength=len(OUTCOMES)) / len(y), (len(y), 1))
         base, before, now = (rank_probability_score(y, p).mean() for p in (flat, champion.loc[shared, columns].to_numpy(), forecast.loc[shared, columns].to_numpy()))
-        if before < base - HONEST_GAIN and before - now > HONEST_GAIN:
-            found.append(f"Mejora al campeón en {before - now:.4f} de RPS; de un modelo de verdad a otro nunca hemos visto más de {HONEST_GAIN}.")
+        if before < base - HONEST_GAIN and before - now > HONEST_GAIN:  # a un campeón que no era un modelo sí se le puede ganar de mucho
+            found.append(f"Mejora al campeón en {before - now:.4f} de RPS; entre modelos de verdad no se ven saltos de más de {HONEST_GAIN}.")
     return found
 
-# %% ../nbs/07_evaluation.ipynb #a5df409d
-STRONGER_RIVAL = {"elo_diff": -100.0}  # lo que cambia en las variables si el visitante es más fuerte
+# %% ../nbs/07_evaluation.ipynb #b01bf82b
+STRONGER_RIVAL = {"elo_diff": -100.0}  # lo que cambia en las variables si el visitante es bastante más fuerte
+STRONGER_STEPS = (0.1, 0.3, 1.0)  # y se prueba también con un poco más fuerte
+STRONGER_TEAM = 0.2  # lo que se le suma al ataque y a la defensa de un visitante más fuerte
 
 
+def with_stronger_rivals(
+    model: BaseEstimator,  # un modelo de goles, con `strengths_`
+    fixtures: pd.DataFrame,  # partidos
+) -> tuple[BaseEstimator, pd.DataFrame]:  # una copia del modelo y los partidos, con los visitantes reforzados
+    "Los mismos partidos contra un visitante con mejor ataque y mejor defensa."
+    model, away = copy(model), fixtures["away_team"] + " reforzado"
+    model.strengths_ = deepcopy(model.strengths_)
+    for league, team, stronger in zip(fixtures["league"], fixtures["away_team"], away, strict=True):
+        for side, new in zip(("attack", "defence"), model.strengths_[league]["promoted"], strict=True):
+            values = model.strengths_[league][side]
+            values[stronger] = values.get(team, new) + STRONGER_TEAM
+    return model, fixtures.assign(away_team=away)
+
+# %% ../nbs/07_evaluation.ipynb #46cc6527
 def behaviour_findings(
     model: BaseEstimator,  # modelo entrenado
-    fixtures: pd.DataFrame,  # partidos con `FIXTURE_COLUMNS` y variables
+    fixtures: pd.DataFrame,  # partidos con `FIXTURE_COLUMNS` y las variables
     stronger: Mapping[str, float] = STRONGER_RIVAL,  # variable → lo que se le suma cuando el visitante es más fuerte
 ) -> list[str]:  # lo que no cumple; vacía si todo está bien
-    "Prueba de comportamiento: suma uno, en campo neutral el cambio de campo es un espejo, y un rival más fuerte nunca da más opciones (Ribeiro y otros 2020)."
-    found, p = [], np.asarray(model.predict_proba(fixtures), dtype=float)
+    "Pruebas de comportamiento: suma uno, espejo en campo neutral, y un rival más fuerte nunca da más opciones (Ribeiro y otros 2020)."
+    p, found = np.asarray(model.predict_proba(fixtures), dtype=float), []
     if p.shape != (len(fixtures), len(OUTCOMES)) or not np.isfinite(p).all() or (p < 0).any() or not np.allclose(p.sum(axis=1), 1, atol=1e-9):
-        found.append("Las probabilidades no son tres números positivos que sumen 1.")
-        return found
+        return ["Las probabilidades no son tres números entre 0 y 1 que sumen 1."]
     if "neutral" in inspect.signature(model.predict_proba).parameters:
         swapped = fixtures.rename(columns={"home_team": "away_team", "away_team": "home_team"})
         gap = np.abs(model.predict_proba(fixtures, neutral=True) - model.predict_proba(swapped, neutral=True)[:, ::-1]).max()
         if gap > 1e-9:
             found.append(f"En campo neutral, cambiar el orden de los equipos mueve las probabilidades hasta {gap:.3f}.")
-    moved = {name: fixtures[name] + change for name, change in stronger.items() if name in fixtures}
-    versions = [(model, fixtures.assign(**moved))] if moved else []
-    if hasattr(model, "strengths_"):
-        rival = deepcopy(model)
-        for league in rival.strengths_.values():
-            ...
-    return found
+    harder = [(model, fixtures.assign(**{name: fixtures[name] + step * change for name, change in stronger.items() if name in fixtures})) for step in STRONGER_STEPS]
+    harder += [with_stronger_rivals(model, fixtures)] if hasattr(model, "strengths_") else []
+    for version, harder_fixtures in harder:
+        gain = version.predict_proba(harder_fixtures)[:, 0] - p[:, 0]
+        if (gain > 1e-9).any():
+            found.append(f"En {int((gain > 1e-9).sum())} de {len(p)} partidos, un visitante más fuerte da más opciones al local (hasta {gain.max():.3f} más).")
+    inside = [*getattr(model, "members_", []), *([("el modelo de dentro", model.model_)] if hasattr(model, "model_") else [])]
+    return found + [f"{name}: {finding}" for name, member in inside for finding in behaviour_findings(member, fixtures, stronger)]
+
+# %% ../nbs/07_evaluation.ipynb #61a52c7f
+@dataclass(frozen=True)
+class Decision:
+    "Lo que decide la puerta, y por qué."
+
+    promoted: bool  # si asciende el aspirante
+    reasons: list[str]  # por qué, en frases
+    difference: float  # RPS del aspirante menos RPS del campeón; negativa, gana el aspirante
+    interval: tuple[float, float]  # de la diferencia, con la confianza pedida
+    segments: pd.DataFrame  # por segmento: matches, difference, low, high y worse
+
+# %% ../nbs/07_evaluation.ipynb #88d87dba
+def segment_intervals(
+    matches: pd.DataFrame,  # todos los partidos, en orden de fecha
+    challenger: pd.DataFrame,  # predicciones del aspirante
+    champion: pd.DataFrame,  # predicciones del campeón
+    segments: pd.DataFrame,  # lo que devuelve `match_segments`
+    confidence: float,  # de todos los intervalos a la vez
+    bound: float,  # lo que se tolera empeorar, en RPS
+    draws: int = 2000,  # remuestreos
+    seed: int = 0,  # semilla
+) -> pd.DataFrame:  # por segmento con partidos: matches, difference, low, high y worse
+    "La diferencia de RPS en cada segmento, con su intervalo corregido por el número de segmentos (Bonferroni)."
+    masks = {name: challenger.index[mask] for name, mask in segments.loc[challenger.index].items() if mask.any()}
+    each, rows = 1 - (1 - confidence) / max(len(masks), 1), {}
+    for name, index in masks.items():
+        difference, low, high = paired_interval(matches, challenger.loc[index], champion.loc[index], draws, seed, each)
+        rows[name] = {"matches": len(index), "difference": difference, "low": low, "high": high, "worse": difference > bound and low > 0}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["matches", "difference", "low", "high", "worse"])
+
+# %% ../nbs/07_evaluation.ipynb #46ceeb6d
+def promotion_gate(
+    matches: pd.DataFrame,  # todos los partidos, en orden de fecha
+    challenger: pd.DataFrame,  # predicciones del aspirante (`walk_forward`)
+    champion: pd.DataFrame,  # predicciones del campeón sobre los mismos partidos
+    confidence: float = 0.95,  # de la mejora
+    bound: float = 0.003,  # lo que se tolera empeorar en un segmento, en RPS
+    segments: pd.DataFrame | None = None,  # lo que devuelve `match_segments`; por defecto, se calcula
+    findings: Sequence[str] = (),  # lo que encontró `behaviour_findings` en el aspirante
+    draws: int = 2000,  # remuestreos
+    seed: int = 0,  # semilla: la misma decide siempre lo mismo
+) -> Decision:  # la decisión, con sus motivos
+    "Decide si el aspirante sustituye al campeón. Lanza `ValueError` si no predicen los mismos partidos."
+    if set(challenger.index) != set(champion.index):
+        raise ValueError(f"El aspirante predice {len(challenger)} partidos y el campeón {len(champion)}, y no son los mismos: así no se pueden comparar.")
+    difference, low, high = paired_interval(matches, challenger, champion, draws, seed, confidence)
+    table = segment_intervals(matches, challenger, champion, match_segments(matches) if segments is None else segments, confidence, bound, draws, seed)
+    against = [f"Alarma de fugas: {reason}" for reason in leak_alarm(matches, challenger, champion)] + [f"Comportamiento: {reason}" for reason in findings]
+    if len(challenger) < ENOUGH_MATCHES:
+        against.append(f"Solo hay {len(challenger)} partidos; hacen falta {ENOUGH_MATCHES} para decidir algo.")
+    if not high < 0:
+        against.append(f"La mejora no está clara: {difference:+.4f} de RPS, intervalo del {confidence:.0%} de {low:+.4f} a {high:+.4f}.")
+    against += [f"Empeora en «{name}»: {row['difference']:+.4f} en {row['matches']} partidos; se tolera hasta {bound:+.4f}." for name, row in table[table["worse"]].iterrows()]
+    for_it = [f"Mejora el RPS en {-difference:.4f}, con un intervalo del {confidence:.0%} de {low:+.4f} a {high:+.4f}.", f"No empeora más de {bound} en ninguno de los {len(table)} segmentos."]
+    return Decision(not against, against or for_it, difference, (low, high), table)
