@@ -1,7 +1,7 @@
 """Cuánto tarda y qué da la evaluación hacia delante de todos los modelos, reentrenando cada semana.
 
 Premier League de los datos que vienen con el código, 2017-18 a 2025-26. Los ajustes de los modelos se eligieron con las temporadas hasta 2020-21
-(nbs/07_evaluation.ipynb); «sin ajustar» es la media a partes iguales del logit y de un Dixon-Coles con los valores del libro, y sirve de referencia:
+(nbs/07_evaluation.ipynb); «sin ajustar» es la media a partes iguales de un logit con Elo, pi-ratings y forma y de un Dixon-Coles con los valores del libro, y sirve de referencia:
 de cada modelo se da el intervalo pareado frente a ella. El ruido de una temporada es de ±,005.
 
     python benchmarks/backtest.py            menos de 5 minutos
@@ -21,9 +21,10 @@ MARKET_SEASON = "2023-24"
 
 def untuned_mean():
     "La media de un logit y un Dixon-Coles sin ajustar nada."
+    from futbol_mlops.features import FORM_FEATURES
     from futbol_mlops.models import Average, DixonColes, make_logit
 
-    return Average([("logit", make_logit()), ("goals", DixonColes(xi=0.0018, ridge=0.01, promoted=(0.0, 0.0)))])
+    return Average([("logit", make_logit((*FORM_FEATURES, "pi_diff"))), ("goals", DixonColes(xi=0.0018, ridge=0.01, promoted=(0.0, 0.0)))])
 
 
 def run(quick: bool) -> dict:

@@ -679,6 +679,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'futbol_mlops.models.make_boosting': ('models.html#make_boosting', 'futbol_mlops/models.py'),
                                      'futbol_mlops.models.make_ensemble': ('models.html#make_ensemble', 'futbol_mlops/models.py'),
                                      'futbol_mlops.models.make_logit': ('models.html#make_logit', 'futbol_mlops/models.py'),
+                                     'futbol_mlops.models.make_strength_logit': ( 'models.html#make_strength_logit',
+                                                                                  'futbol_mlops/models.py'),
                                      'futbol_mlops.models.model_numbers': ('models.html#model_numbers', 'futbol_mlops/models.py'),
                                      'futbol_mlops.models.newcomers': ('models.html#newcomers', 'futbol_mlops/models.py'),
                                      'futbol_mlops.models.outcome_codes': ('models.html#outcome_codes', 'futbol_mlops/models.py'),

@@ -85,13 +85,13 @@ def pi_change(
 
 # %% ../nbs/04_features.ipynb #5c62191f
 class GoalParams(NamedTuple):
-    "Los ajustes del ataque y la defensa. Se eligieron sin mirar ningún partido de 2021-22 en adelante (se ve en 08_training)."
+    "Los ajustes del ataque y la defensa. Se eligieron sin mirar ningún partido de 2021-22 en adelante (se ve en 07_evaluation)."
 
     rate: float = 0.018  # lo que mueve un gol de error a un equipo ya conocido
     boost: float = 1.0  # al empezar la temporada se aprende más rápido: 1 es el doble
     keep: float = 0.93  # parte que sobrevive al verano
     promoted: float = -0.03  # ataque y defensa de un recién ascendido
-    league_rate: float = 0.002  # lo que mueve un gol de error a la media de la liga
+    league_rate: float = 0.0005  # lo que mueve un gol de error a la media de la liga
     chances: float = 0.5  # peso de las ocasiones frente a los goles, donde se saben los disparos
 
 
