@@ -4,14 +4,16 @@
 
 # %% auto #0
 __all__ = ['TITLES', 'USAGE_ERRORS', 'app', 'data_app', 'registry_app', 'exercises_app', 'site_app', 'JsonFlag', 'LeagueOption',
-           'HEADERS', 'WARNINGS', 'SolutionsOption', 'STYLES', 'in_spanish', 'SpanishGroup', 'SpanishCommand', 'emit',
-           'current_settings', 'known_matches', 'data_download', 'data_validate', 'data_status', 'data_teams',
-           'train_command', 'evaluate_command', 'registry_list', 'registry_promote', 'registry_rollback',
-           'predict_command', 'show_report', 'solutions_folder', 'grade_command', 'progress_command', 'exercises_build',
-           'exercises_check', 'exercises_kit', 'site_build', 'site_serve', 'serve_command', 'dashboard_command',
-           'demo_command', 'lab_command', 'doctor_command', 'main']
+           'HEADERS', 'DaskOption', 'ReasonOption', 'WARNINGS', 'SolutionsOption', 'STYLES', 'in_spanish',
+           'SpanishGroup', 'SpanishCommand', 'emit', 'current_settings', 'known_matches', 'data_download',
+           'data_validate', 'data_status', 'data_teams', 'workers', 'train_command', 'evaluate_command',
+           'pipeline_command', 'registry_list', 'registry_promote', 'registry_rollback', 'registry_history',
+           'registry_card', 'registry_prune', 'predict_command', 'show_report', 'solutions_folder', 'grade_command',
+           'progress_command', 'exercises_build', 'exercises_check', 'exercises_kit', 'site_build', 'site_serve',
+           'serve_command', 'dashboard_command', 'demo_command', 'lab_command', 'doctor_command', 'main']
 
 # %% ../nbs/tools/cli.ipynb #01a2b55e
+import contextlib
 import datetime as dt
 import json
 import os
@@ -91,7 +93,7 @@ LeagueOption = Annotated[str, typer.Option("--league", help="Código de la liga:
 HEADERS = {"league": "liga", "season": "temporada", "matches": "partidos", "teams": "equipos", "since": "desde", "until": "hasta", "with_odds": "con cuotas",
            "team": "equipo", "seasons": "temporadas", "last_season": "última", "model": "modelo", "version": "versión", "aliases": "papel", "data_version": "datos",
            "created_at": "creada", "fixture": "partido", "features_as_of": "se sabe hasta", "check": "qué", "status": "estado", "detail": "detalle",
-           "file": "fichero", "rows": "filas", "good": "cumplen", "rejected": "apartadas", "stage": "etapa", "title": "título", "solved": "resueltos", "points": "puntos"}
+           "file": "fichero", "rows": "filas", "good": "cumplen", "rejected": "apartadas", "stage": "etapa", "title": "título", "solved": "resueltos", "points": "puntos", "metric": "medida", "then": "entonces", "now": "ahora", "same": "igual", "at": "cuándo", "action": "qué", "instead_of": "en lugar de", "actor": "quién", "reason": "por qué"}
 
 
 def emit(
@@ -219,30 +221,99 @@ def data_teams(league: LeagueOption = "E0", as_json: JsonFlag = False) -> None:
     emit([{"id": team_id(team), "team": team, "seasons": len(set(s)), "last_season": max(s)} for team, s in seasons], as_json)
 
 # %% ../nbs/tools/cli.ipynb #cdfdb029
+DaskOption = Annotated[str, typer.Option("--dask", help="Reparte el trabajo: dirección de un planificador de Dask (tcp://…), o «local» para procesos de esta máquina.")]
+
+
+@contextlib.contextmanager
+def workers(
+    address: str,  # la de `--dask`; vacía, este proceso
+):  # lo que recorre los bloques
+    "Quién hace el trabajo."
+    if not address:
+        yield map
+        return
+    from futbol_mlops.training import dask_map
+
+    with dask_map(None if address == "local" else address) as run:
+        yield run
+
+
 @app.command("train", cls=SpanishCommand)
-def train_command(as_json: JsonFlag = False) -> None:
+def train_command(
+    search: Annotated[int, typer.Option("--search", min=1, help="Busca ajustes con Optuna, hasta tener tantos intentos, y entrena la mejor receta.")] = 0,
+    reproduce: Annotated[int, typer.Option("--reproduce", metavar="VERSIÓN", help="Repite el entrenamiento de una versión registrada y compara las medidas.")] = 0,
+    dask: DaskOption = "",
+    as_json: JsonFlag = False,
+) -> None:
     "Entrena los candidatos, registra a los dos mejores y exporta al campeón."
-    from futbol_mlops.registry import export_champion, train_and_register
+    from futbol_mlops.registry import RegistryError, export_champion, list_versions, train_and_register
+    from futbol_mlops.training import reproduce as repeat
+    from futbol_mlops.training import search as look_for
 
     settings = current_settings()
-    matches = known_matches(settings)
-    with Console(stderr=True).status("Entrenando…"):
-        trained = train_and_register(settings, matches)
-        export_champion(settings, matches)
+    with workers(dask) as run, Console(stderr=True).status("Entrenando…"):
+        if reproduce:
+            version = next((v for v in list_versions(settings) if v.number == reproduce), None)
+            if version is None:
+                raise RegistryError(f"No hay versión {reproduce}. Las que hay están en «futbol-mlops registry list».")
+            table = repeat(settings, version.run_id, run)
+        else:
+            matches = known_matches(settings)
+            recipes = [look_for(settings, matches, search, run=run)] if search else []
+            trained = train_and_register(settings, matches, recipes, run)
+            export_champion(settings, matches)
+    if reproduce:
+        emit([{"metric": name, "then": row["then"], "now": row["now"], "same": bool(row["same"])} for name, row in table.iterrows()], as_json, f"Versión {reproduce}, con los datos {version.data_version}")
+        if not table["same"].all():
+            raise RegistryError(f"No sale lo mismo: difieren {', '.join(table.index[~table['same']])}. Se entrenó con el programa {version.commit}.")
+        return
     keys = ("select_rps", "rps", "log_loss", "accuracy", "ece")
     emit([{"model": t.name, **{k: t.metrics[k] for k in keys}, "run": t.run_id} for t in trained], as_json, "Del mejor al peor, por select_rps")
 
 
 @app.command("evaluate", cls=SpanishCommand)
-def evaluate_command(as_json: JsonFlag = False) -> None:
+def evaluate_command(dask: DaskOption = "", as_json: JsonFlag = False) -> None:
     "Evalúa los candidatos hacia delante en la Premier League, sin registrar nada."
     from futbol_mlops.features import build_features
     from futbol_mlops.models import MODELS
-    from futbol_mlops.training import evaluate
+    from futbol_mlops.training import Recipe, evaluate
 
     matches = known_matches(current_settings())
     X, _ = build_features(matches)
-    emit([{"model": name, **evaluate(name, matches, X).metrics} for name in MODELS], as_json)
+    with workers(dask) as run:
+        emit([{"model": name, **evaluate(Recipe(name), matches, X, run).metrics} for name in MODELS], as_json)
+
+
+@app.command("pipeline", cls=SpanishCommand)
+def pipeline_command(
+    only: Annotated[str, typer.Option("--only", metavar="ETAPA", help="Una sola etapa, y siempre: ingest, validate, features, train, gate o register.")] = "",
+    params: Annotated[Path | None, typer.Option("--params", help="Fichero YAML de ajustes, como params.yaml.")] = None,
+    home: Annotated[Path | None, typer.Option("--home", help="Carpeta del estado; por defecto, FUTBOL_HOME o .futbol.")] = None,
+    graph: Annotated[Path | None, typer.Option("--graph", help="Dibuja la ejecución en este SVG.")] = None,
+    dask: DaskOption = "",
+    as_json: JsonFlag = False,
+) -> None:
+    "De los ficheros al modelo registrado: ingesta, contrato, variables, entrenamiento, puerta y registro. Solo rehace lo que hace falta."
+    from futbol_mlops.data import write_atomic
+    from futbol_mlops.figures import figure_svg
+    from futbol_mlops.pipeline import Context, PipelineParams, last_run, load_params, run_figure, run_pipeline
+
+    settings = current_settings() if home is None else current_settings().model_copy(update={"home": home})
+    err, words = Console(stderr=True, highlight=False), {"start": "…", "done": "hecha", "skip": "sin cambios"}
+
+    def tell(stage: str, event: str, seconds: float) -> None:
+        if event != "start":
+            err.print(f"{stage:<9} {words[event]}{f' en {seconds:.1f} s' if event == 'done' else ''}")
+
+    with workers(dask) as run:
+        said = run_pipeline(Context(settings, load_params(params) if params else PipelineParams(), run), only or None, tell)
+    if graph:
+        write_atomic(graph, figure_svg(run_figure(last_run(settings)), "Grafo de la última ejecución de la cadena").encode())
+    if as_json:
+        print(json.dumps(said, ensure_ascii=False, default=str))
+    elif "gate" in said:
+        gate = said["gate"]
+        print(f"Aspirante: {gate['candidate']}. {'Asciende' if gate['promote'] else 'No asciende'}: {'; '.join(gate['reasons'])}.")
 
 
 @registry_app.command("list", cls=SpanishCommand)
@@ -255,26 +326,61 @@ def registry_list(as_json: JsonFlag = False) -> None:
     emit(rows, as_json)
 
 
+ReasonOption = Annotated[str, typer.Option("--reason", help="Por qué: queda escrito.")]
+
+
 @registry_app.command("promote", cls=SpanishCommand)
-def registry_promote(version: Annotated[int, typer.Argument(help="Número de versión, el de «registry list».")]) -> None:
+def registry_promote(
+    version: Annotated[int, typer.Argument(help="Número de versión, el de «registry list».")],
+    reason: ReasonOption = "a mano",
+) -> None:
     "Hace campeona una versión y exporta su paquete de servicio."
     from futbol_mlops.registry import export_champion, promote
 
     settings = current_settings()
-    promote(settings, version)
+    promote(settings, version, reason)
     export_champion(settings, known_matches(settings))
     print(f"La versión {version} es la campeona. El servidor la cargará al reiniciarse.")
 
 
 @registry_app.command("rollback", cls=SpanishCommand)
-def registry_rollback() -> None:
+def registry_rollback(reason: ReasonOption = "a mano") -> None:
     "Devuelve el título al campeón anterior y exporta su paquete."
     from futbol_mlops.registry import export_champion, rollback
 
     settings = current_settings()
-    number = rollback(settings)
+    number = rollback(settings, reason)
     export_champion(settings, known_matches(settings))
     print(f"La versión {number} vuelve a ser la campeona. El servidor la cargará al reiniciarse.")
+
+
+@registry_app.command("history", cls=SpanishCommand)
+def registry_history(as_json: JsonFlag = False) -> None:
+    "Quién ha sido campeón, desde cuándo, quién lo decidió y por qué."
+    from futbol_mlops.registry import role_history
+
+    emit([vars(event) for event in role_history(current_settings())], as_json)
+
+
+@registry_app.command("card", cls=SpanishCommand)
+def registry_card(version: Annotated[int, typer.Argument(help="Número de versión; por defecto, la campeona.")] = 0) -> None:
+    "La ficha de una versión, en Markdown: datos, usos, límites, medidas, ligas, energía e historia."
+    from futbol_mlops.registry import CHAMPION, RegistryError, list_versions, model_card
+
+    settings = current_settings()
+    found = [v for v in list_versions(settings) if v.number == version or (not version and CHAMPION in v.aliases)]
+    if not found:
+        raise RegistryError(f"No hay {f'versión {version}' if version else 'ninguna campeona'}. Las que hay están en «futbol-mlops registry list».")
+    print(model_card(settings, found[0]))
+
+
+@registry_app.command("prune", cls=SpanishCommand)
+def registry_prune(keep: Annotated[int, typer.Option("--keep", min=1, help="Versiones recientes que se guardan.")] = 10) -> None:
+    "Borra las versiones viejas que nunca han sido campeonas ni tienen un papel."
+    from futbol_mlops.registry import prune
+
+    gone = prune(current_settings(), keep)
+    print(f"Borradas: {', '.join(map(str, gone))}." if gone else "No hay nada que borrar.")
 
 # %% ../nbs/tools/cli.ipynb #4f7622a0
 WARNINGS = {"stale": "los datos acaban antes de ese día; faltan los partidos jugados desde entonces.",
