@@ -289,7 +289,7 @@ class DixonColes(OutcomeModel):
         columns = (X[c] for c in ("league", "home_team", "away_team"))
         return np.array([fixture_probabilities(self.strengths_[league], home, away, neutral) for league, home, away in zip(*columns, strict=True)]).reshape(-1, 3)
 
-# %% ../nbs/06_models.ipynb #f7e86613
+# %% ../nbs/06_models.ipynb #e02416b5
 def fit_poisson_line(
     x: np.ndarray,  # (filas, columnas) regresores
     goals: np.ndarray,  # goles que hubo
@@ -322,7 +322,7 @@ def fit_rho(
             break
     return rho
 
-# %% ../nbs/06_models.ipynb #b74c56df
+# %% ../nbs/06_models.ipynb #64891611
 class GoalRates(OutcomeModel):
     "El 1-X-2 que sale de los goles esperados de `features`, con nivel, pendiente y ρ ajustados."
 
@@ -359,7 +359,7 @@ class GoalRates(OutcomeModel):
         check_is_fitted(self, "rho_")
         return np.array([outcome_probabilities(home, away, self.rho_) for home, away in self.rates(X).tolist()]).reshape(-1, 3)
 
-# %% ../nbs/06_models.ipynb #e02416b5
+# %% ../nbs/06_models.ipynb #fe12ccd8
 def make_boosting(
     columns: Sequence[str] = FEATURES,  # variables que usa
     trees: int = 60,  # rondas; en cada una, un árbol por resultado
