@@ -1044,6 +1044,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'futbol_mlops.training.Recipe.settings': ( 'training.html#recipe.settings',
                                                                                   'futbol_mlops/training.py'),
                                        'futbol_mlops.training.Trained': ('training.html#trained', 'futbol_mlops/training.py'),
+                                       'futbol_mlops.training.best_first': ('training.html#best_first', 'futbol_mlops/training.py'),
                                        'futbol_mlops.training.call': ('training.html#call', 'futbol_mlops/training.py'),
                                        'futbol_mlops.training.dask_map': ('training.html#dask_map', 'futbol_mlops/training.py'),
                                        'futbol_mlops.training.data_facts': ('training.html#data_facts', 'futbol_mlops/training.py'),

@@ -240,13 +240,15 @@ def workers(
 
 @app.command("train", cls=SpanishCommand)
 def train_command(
-    search: Annotated[int, typer.Option("--search", min=1, help="Busca ajustes con Optuna, hasta tener tantos intentos, y entrena la mejor receta.")] = 0,
+    search: Annotated[int, typer.Option("--search", min=0, help="Busca ajustes con Optuna, hasta tener tantos intentos, y entrena la mejor receta.")] = 0,
     reproduce: Annotated[int, typer.Option("--reproduce", metavar="VERSIÓN", help="Repite el entrenamiento de una versión registrada y compara las medidas.")] = 0,
     dask: DaskOption = "",
     as_json: JsonFlag = False,
 ) -> None:
     "Entrena los candidatos, registra a los dos mejores y exporta al campeón."
+    from futbol_mlops.models import MODELS
     from futbol_mlops.registry import RegistryError, export_champion, list_versions, train_and_register
+    from futbol_mlops.training import Recipe
     from futbol_mlops.training import reproduce as repeat
     from futbol_mlops.training import search as look_for
 
@@ -259,7 +261,7 @@ def train_command(
             table = repeat(settings, version.run_id, run)
         else:
             matches = known_matches(settings)
-            recipes = [look_for(settings, matches, search, run=run)] if search else []
+            recipes = [*map(Recipe, MODELS), look_for(settings, matches, search, run=run)] if search else None
             trained = train_and_register(settings, matches, recipes, run)
             export_champion(settings, matches)
     if reproduce:

@@ -12,7 +12,7 @@ __all__ = ['MODEL_NAME', 'CHAMPION', 'CHALLENGER', 'USES', 'RegistryError', 'ope
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from .config import Settings
 from .data import LEAGUES, OUTCOMES
 from .evaluation import REPORT_SEASONS, football_weeks
 from .features import FEATURES, History, build_features
-from .models import MODELS, NOT_SERVED, Average, Calibrated, DixonColes, fit_strengths, model_numbers
+from .models import NOT_SERVED, Average, Calibrated, DixonColes, fit_strengths, model_numbers
 from .training import TRUSTED_TYPES, Recipe, Trained, data_facts, open_tracking, recipe_of, train
 
 # %% ../nbs/09_registry.ipynb #22b632da
@@ -166,7 +166,7 @@ def move_champion(
     reason: str,  # por qué
 ) -> None:
     "Apunta el cambio y mueve el alias."
-    client, at = open_registry(settings), dt.datetime.now(dt.UTC).isoformat(timespec="microseconds")
+    client, at = open_registry(settings), f"{dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
     event = Event(at, action, number, instead_of, settings.actor, reason[:1000])
     client.set_model_version_tag(MODEL_NAME, str(number), f"event.{at}", json.dumps(event.__dict__, ensure_ascii=False))
     client.set_registered_model_alias(MODEL_NAME, CHAMPION, str(number))
@@ -355,11 +355,11 @@ def prune(
 def train_and_register(
     settings: Settings,  # dónde queda todo
     matches: pd.DataFrame,  # partidos en orden de fecha
-    recipes: Sequence[Recipe] = (),  # candidatos que se añaden a los de `MODELS`
+    recipes: list[Recipe] | None = None,  # candidatos; `None`, los de `MODELS`
     run: Callable = map,  # quién recorre los bloques de la evaluación
 ) -> list[Trained]:  # los candidatos, del mejor al peor
     "Entrena los candidatos y registra a los dos mejores que se puedan servir: `challenger` y, si no había campeón, `champion`."
-    trained = train(settings, matches, [*map(Recipe, MODELS), *recipes], run)
+    trained = train(settings, matches, recipes, run)
     client = open_registry(settings)
     first = CHAMPION not in client.get_registered_model(MODEL_NAME).aliases
     best, runner_up = (register(settings, t) for t in [t for t in trained if t.name not in NOT_SERVED][:2])
