@@ -9,8 +9,8 @@ __all__ = ['MAX_AGE', 'TEAM_STATE', 'MATCH', 'VIEWS', 'DTYPES', 'JOIN', 'FIXTURE
            'point_in_time_join', 'Snapshot', 'as_tuples', 'offline_features', 'encode_state', 'decode_state',
            'encoded_rows', 'rows_version', 'offline_bytes', 'offline_version', 'read_offline', 'check_schema', 'Known',
            'Changes', 'changes_between', 'OnlineStore', 'SqliteOnlineStore', 'redis_key', 'day_score', 'hide_password',
-           'RedisOnlineStore', 'open_online_store', 'Materialized', 'materialize', 'playing_days', 'stale_teams',
-           'last_played']
+           'RedisOnlineStore', 'open_online_store', 'Materialized', 'materialize', 'playing_days', 'active_teams',
+           'stale_teams', 'last_played']
 
 # %% ../nbs/05_feature_store.ipynb #b7805370
 import datetime as dt
@@ -172,7 +172,10 @@ def fixture_days(
         raise StoreError(f"A los partidos les faltan las columnas {', '.join(missing)}; llegaron {', '.join(map(str, fixtures.columns))}.")
     if empty := [c for c in (*FIXTURE, kickoff) if fixtures[c].isna().any()]:
         raise StoreError(f"Hay partidos sin {', '.join(empty)}: sin ese dato no se sabe qué se sabía. Complétalos o apártalos.")
-    days = pd.to_datetime(fixtures[kickoff]).dt.tz_localize(None).dt.normalize()
+    try:
+        days = pd.to_datetime(fixtures[kickoff], format="ISO8601").dt.tz_localize(None).dt.normalize()
+    except (ValueError, TypeError, AttributeError):
+        raise StoreError(f"La columna {kickoff} no se entiende como fechas; empieza por «{fixtures[kickoff].iloc[0]}». Se esperaban días, fechas con hora o textos como 2026-08-22.") from None
     return pd.DataFrame({c: fixtures[c].astype("str").to_numpy() for c in FIXTURE} | {"kickoff": days.to_numpy(), "row": range(len(fixtures))})
 
 # %% ../nbs/05_feature_store.ipynb #41b58fb2
@@ -184,7 +187,7 @@ def _asof(fixtures, states, kickoff: str):
     with closing(duckdb.connect()) as db:
         db.register("fixtures", fixture_days(fixtures, kickoff))
         db.register("states", states)
-        return db.execute(JOIN.format(columns=", ".join(columns))).to_arrow_table()
+        return db.sql(JOIN.format(columns=", ".join(columns))).to_arrow_table()
 
 
 def point_in_time_join(
@@ -345,6 +348,8 @@ def check_schema(
     found: str,  # el esquema apuntado en un almacén
 ) -> None:
     "Comprueba que un almacén guarda las variables de este programa. Lanza `StoreError` si no."
+    if not found:
+        raise StoreError(f"El almacén está vacío. {HOW}")
     if found != TEAM_STATE.schema:
         raise StoreError(f"El almacén guarda «{found}» y este programa usa «{TEAM_STATE.schema}»: lo escribió otra versión. {HOW}")
 
@@ -453,7 +458,10 @@ SELECT (SELECT value FROM meta WHERE key = 'schema'), (SELECT first FROM leagues
 
 
 class _Connection(sqlite3.Connection):
-    "Una conexión que se puede recordar sin impedir que se cierre cuando acaba su hilo."
+    "Una conexión que se cierra cuando acaba su hilo, aunque el almacén la recuerde."
+
+    def __del__(self) -> None:
+        self.close()
 
 
 @contextmanager
@@ -541,7 +549,7 @@ class SqliteOnlineStore(OnlineStore):
 
 # %% ../nbs/05_feature_store.ipynb #d790249d
 PREFIX = "futbol:features"  # las claves de Redis que son nuestras empiezan así
-META = f"{PREFIX}:meta"  # esquema, versión, equipos y primer día de cada liga
+META = f"{PREFIX}:meta"  # esquema, versión y el primer día de cada liga y de cada equipo
 
 
 def redis_key(
@@ -563,7 +571,7 @@ def hide_password(
     url: str,  # dirección, quizá con usuario y contraseña
 ) -> str:  # la misma, sin ellos
     "Una dirección que se puede enseñar en un mensaje."
-    return re.sub(r"//[^/]*@", "//***@", url)
+    return re.sub(r"//.*@", "//***@", url)
 
 # %% ../nbs/05_feature_store.ipynb #12012e17
 @contextmanager
@@ -594,8 +602,8 @@ class RedisOnlineStore(OnlineStore):
         with _redis_errors(url):
             try:
                 self.client = redis.Redis.from_url(url, decode_responses=True, protocol=2, socket_timeout=timeout, socket_connect_timeout=2, retry=Retry(NoBackoff(), 1))
-            except ValueError as e:
-                raise StoreError(f"FUTBOL_ONLINE_URL={hide_password(url)} no es una dirección de Redis ({e}). Se esperaba algo como redis://127.0.0.1:6379/0.") from None
+            except ValueError:
+                raise StoreError(f"FUTBOL_ONLINE_URL={hide_password(url)} no es una dirección de Redis. Se esperaba algo como redis://127.0.0.1:6379/0.") from None
             self.client.ping()
 
     def read(self, league: str, home: str, away: str, day: str) -> Known:
@@ -605,8 +613,12 @@ class RedisOnlineStore(OnlineStore):
             pipe.hmget(META, "schema", f"first:{league}", f"team:{league}:{home}", f"team:{league}:{away}")
             for team in (home, away):
                 pipe.zrange(redis_key(league, team), before, "-inf", desc=True, byscore=True, offset=0, num=1)
-            (schema, first, has_home, has_away), *found = pipe.execute()
-        return Known(schema or "", first, {team: state[0] if state else None for team, has, state in zip((home, away), (has_home, has_away), found, strict=True) if has})
+            (schema, first, *since), *found = pipe.execute()
+        states = {team: state[0] if state else None for team, played, state in zip((home, away), since, found, strict=True) if played}
+        for team, played in zip((home, away), since, strict=True):
+            if played and played < day and states[team] is None:
+                raise StoreError(f"Redis ha perdido los estados de {team}: quizá los desaloja por falta de memoria (maxmemory-policy). {HOW}")
+        return Known(schema or "", first, states)
 
     def rows(self) -> dict[Key, str]:
         "Todo lo que guarda."
@@ -641,10 +653,11 @@ class RedisOnlineStore(OnlineStore):
         for (league, team, day), text in changes.put.items():
             pipe.zadd(redis_key(league, team), {text: day_score(day)})
         first: dict[str, str] = {}
-        for league, _, day in rows:
-            first[f"first:{league}"] = min(day, first.get(f"first:{league}", day))
+        for league, team, day in rows:
+            for field in (f"first:{league}", f"team:{league}:{team}"):
+                first[field] = min(day, first.get(field, day))
         pipe.delete(META)
-        pipe.hset(META, mapping={"schema": TEAM_STATE.schema, "version": version} | first | {f"team:{league}:{team}": "1" for league, team, _ in rows})
+        pipe.hset(META, mapping={"schema": TEAM_STATE.schema, "version": version} | first)
 
     def close(self) -> None:
         "Cierra las conexiones."
@@ -708,16 +721,23 @@ def playing_days(
     return (until - since).days - sum(max(0, (min(until, stop) - max(since, start)).days) for start, stop in breaks)
 
 
+def active_teams(
+    last_played: Mapping[tuple[str, str], dt.date],  # (liga, equipo) → día de su último partido
+) -> dict[tuple[str, str], dt.date]:  # los mismos, sin los que ya no están en la liga
+    "Equipos en activo: los que jugaron la última temporada conocida de su liga."
+    season: dict[str, int] = {}
+    for (league, _), day in last_played.items():
+        season[league] = max(season_of(day), season.get(league, 0))
+    return {(league, team): day for (league, team), day in last_played.items() if season_of(day) == season[league]}
+
+
 def stale_teams(
     last_played: Mapping[tuple[str, str], dt.date],  # (liga, equipo) → día de su último partido
     today: dt.date,  # el día en que se pregunta
     max_age: int = TEAM_STATE.max_age,  # días de competición sin partido que se admiten
 ) -> list[dict]:  # league, team, last_match y age, el más atrasado primero
-    "Equipos en activo de los que hace demasiado que no llega un partido. En activo: jugaron la última temporada conocida de su liga."
-    season: dict[str, int] = {}
-    for (league, _), day in last_played.items():
-        season[league] = max(season_of(day), season.get(league, 0))
-    aged = [{"league": league, "team": team, "last_match": day, "age": playing_days(day, today)} for (league, team), day in last_played.items() if season_of(day) == season[league]]
+    "Equipos en activo de los que hace demasiado que no llega un partido."
+    aged = [{"league": league, "team": team, "last_match": day, "age": playing_days(day, today)} for (league, team), day in active_teams(last_played).items()]
     return sorted((row for row in aged if row["age"] > max_age), key=lambda row: (-row["age"], row["league"], row["team"]))
 
 
