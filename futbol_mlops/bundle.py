@@ -17,10 +17,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from .features import FEATURES, History, TeamState
+from .features import FEATURES, GoalParams, History, Scoring, TeamState
 
 # %% ../nbs/09_bundle.ipynb #9fc5b1ff
-BUNDLE_FORMAT = 1  # cambia cuando un servidor antiguo ya no sabría leerlo
+BUNDLE_FORMAT = 2  # cambia cuando un servidor antiguo ya no sabría leerlo
 
 
 class BundleError(ValueError):
@@ -36,20 +36,22 @@ def sha256_of(
 # %% ../nbs/09_bundle.ipynb #f2705884
 def history_to_dict(
     history: History,  # los estados de todos los equipos
-) -> dict:  # liga → equipo → una lista por estado, lista para JSON
+) -> dict:  # `params` y, por liga y equipo, una lista por estado; listo para JSON
     "La memoria de los equipos como datos, sin código."
-    return {league: {team: [[s.date.isoformat(), s.season, s.elo, s.points, s.goals] for s in states] for team, states in teams.items()}
-            for league, teams in history.states.items()}
+    return {"params": history.params._asdict(),
+            "states": {league: {team: [[s.date.isoformat(), *s[1:]] for s in states] for team, states in teams.items()} for league, teams in history.states.items()}}
 
 
 def history_from_dict(
     data: dict,  # lo que devolvió `history_to_dict`
 ) -> History:  # los estados de todos los equipos
     "La memoria de los equipos, leída de JSON."
-    history, day = History(), dt.date.fromisoformat
-    history.states = {league: {team: [TeamState(day(d), season, elo, tuple(points), tuple(goals)) for d, season, elo, points, goals in rows]
-                               for team, rows in teams.items()} for league, teams in data.items()}
-    return history
+    def state(row: list) -> TeamState:
+        plain = (tuple(value) if isinstance(value, list) else value for value in row[1:-1])
+        return TeamState(dt.date.fromisoformat(row[0]), *plain, scoring=Scoring(*row[-1]))
+
+    states = {league: {team: [state(row) for row in rows] for team, rows in teams.items()} for league, teams in data["states"].items()}
+    return History(GoalParams(**data["params"]), states)
 
 # %% ../nbs/09_bundle.ipynb #45154b14
 def swap_folder(

@@ -215,8 +215,14 @@ def table_html(
     return style.to_html(table_attributes=f'aria-label="{name}"').replace("<th ", '<th scope="col" ')
 
 # %% ../nbs/tools/dashboard.ipynb #e990c971
-FEATURE_NAMES = {"elo_diff": "Elo del local menos el del visitante", "home_points": "Puntos por partido, local", "away_points": "Puntos por partido, visitante",
-                 "home_goal_diff": "Diferencia de goles, local", "away_goal_diff": "Diferencia de goles, visitante"}
+FEATURE_NAMES = {
+    "elo_diff": "Elo del local menos el del visitante", "home_points": "Puntos por partido, local", "away_points": "Puntos por partido, visitante",
+    "home_goal_diff": "Diferencia de goles, local", "away_goal_diff": "Diferencia de goles, visitante", "pi_diff": "Diferencia de goles según las pi-ratings",
+    "rate_diff": "Goles esperados, logaritmo de la razón", "rate_sum": "Goles esperados, logaritmo del producto", "home_rest": "Días de descanso, local",
+    "away_rest": "Días de descanso, visitante", "head_to_head": "Diferencia de goles en los últimos cara a cara", "season_stage": "Parte de la temporada ya jugada",
+    "shots_diff": "Disparos, local menos visitante", "targets_diff": "Disparos a puerta, local menos visitante", "corners_diff": "Córners, local menos visitante",
+    "cards_diff": "Tarjetas, local menos visitante",
+}
 WARNINGS = {"stale": "El partido es posterior a los datos: faltan los jugados desde entonces.", "no_recent_matches": "De alguno de los equipos no se conoce ningún partido del último año."}
 
 
@@ -225,7 +231,7 @@ def feature_table(
     values: Sequence[float],  # `features` de la predicción guardada
 ) -> pd.DataFrame:  # una fila por variable
     "Las variables con las que se calculó un pronóstico."
-    return pd.DataFrame({"Variable": [FEATURE_NAMES.get(n, n) for n in names], "Valor": [number(v, 0 if n == "elo_diff" else 1) for n, v in zip(names, values, strict=True)]})
+    return pd.DataFrame({"Variable": [FEATURE_NAMES.get(n, n) for n in names], "Valor": [number(v, {"elo_diff": 0, "home_rest": 0, "away_rest": 0, "rate_diff": 2, "rate_sum": 2, "season_stage": 2}.get(n, 1)) for n, v in zip(names, values, strict=True)]})
 
 # %% ../nbs/tools/dashboard.ipynb #12fe8c07
 def matchdays(

@@ -23,12 +23,12 @@ import pandas as pd
 
 from .data import OUTCOMES, write_atomic
 from .evaluation import rank_probability_score
-from .features import FEATURES, season_of
+from .features import FEATURES, FORM_FEATURES, season_of
 from .figures import INK, MUTED, OUTCOME_COLORS, new_figure
 from .models import outcome_codes
 
 # %% ../nbs/14_drift.ipynb #89d20ae4
-LIVE_COLUMNS = (*FEATURES, *OUTCOMES)  # se saben al servir: las variables y las tres probabilidades
+LIVE_COLUMNS = (*FORM_FEATURES, *OUTCOMES)  # se saben al servir: Elo, forma y las tres probabilidades
 LATE_COLUMNS = ("result", "home_residual", "rps")  # hay que esperar al resultado
 
 
@@ -60,7 +60,7 @@ def monitoring_frame(
     if len(unknown):
         raise DriftError(f"Hay {len(unknown)} predicciones de partidos que no están en la tabla (el primero, {unknown[0]}). Usa los mismos `matches` y `X` con los que predijiste.")
     played = matches.loc[forecast.index]
-    rows = pd.concat([played[["season", "date"]], X.loc[forecast.index, list(FEATURES)], forecast[list(OUTCOMES)]], axis=1)
+    rows = pd.concat([played[["season", "date"]], X.loc[forecast.index, list(FORM_FEATURES)], forecast[list(OUTCOMES)]], axis=1)
     return with_results(rows, played["outcome"])
 
 # %% ../nbs/14_drift.ipynb #d70cb2be

@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
 from .data import OUTCOMES
-from .features import FEATURES
+from .features import FEATURES, FORM_FEATURES
 
 # %% ../nbs/06_models.ipynb #a2988c56
 def outcome_codes(
@@ -62,7 +62,7 @@ class BaseRate(ClassifierMixin, BaseEstimator):
 
 # %% ../nbs/06_models.ipynb #2a5e129e
 def make_logit(
-    columns: Sequence[str] = FEATURES,  # variables que usa
+    columns: Sequence[str] = FORM_FEATURES,  # variables que usa
     C: float = 1.0,  # inversa de la penalización L2; más grande, menos freno
 ) -> Pipeline:  # modelo sin entrenar
     "Regresión logística multinomial sobre variables estandarizadas (Hastie y otros, *ESL*, §4.4)."

@@ -436,7 +436,7 @@ class Predictor:
         if home_team is None or away_team is None or home_team == away_team or not first_day <= day <= last_day + HORIZON:
             raise BadFixture(self.errors(fixture, home_team, away_team, suggest))
         home, away = history.state_before(league, home_team, day), history.state_before(league, away_team, day)
-        features = match_features(home, away)
+        features = match_features(home, away, day, history.meetings_before(league, home_team, away_team, day))
         probabilities = self.bundle.predict(features)
         as_of = max((s.date for s in (home, away) if s.date), default=None)
         warnings = ["stale"] if day > last_day else []

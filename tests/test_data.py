@@ -94,7 +94,7 @@ def test_odds_have_had_two_names():
     new = season_file(f"SP1,15/08/2024,Betis,Girona,1,1,D,{odds}", header=f"{HEADER},AvgH,AvgD,AvgA,MaxH,MaxD,MaxA")
     old = season_file(f"SP1,15/08/2024,Betis,Girona,1,1,D,{odds}", header=f"{HEADER},BbAvH,BbAvD,BbAvA,BbMxH,BbMxD,BbMxA")
     pd.testing.assert_frame_equal(read_matches(new)[0], read_matches(old)[0])
-    assert read_matches(new)[0].filter(like="odds").iloc[0].tolist() == [1.9, 3.4, 4.1, 2.0, 3.6, 4.3]
+    assert read_matches(new)[0].filter(like="odds").iloc[0].dropna().tolist() == [1.9, 3.4, 4.1, 2.0, 3.6, 4.3]
 
 
 def test_missing_optional_columns_are_missing_values():
@@ -311,6 +311,8 @@ def test_version_sees_a_change_in_any_column(column):
     matches = load_matches().query("season == '2023-24'").reset_index(drop=True)
     changed = matches.copy()
     value = matches.loc[5, column]
+    if pd.isna(value):  # disparos y cuotas de cierre, que no vienen con el paquete
+        value = 0
     match column:
         case "corrected":
             changed.loc[5, column] = not value

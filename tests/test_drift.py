@@ -28,7 +28,7 @@ from futbol_mlops.drift import (
     with_results,
 )
 from futbol_mlops.evaluation import walk_forward
-from futbol_mlops.features import FEATURES, build_features
+from futbol_mlops.features import FORM_FEATURES, build_features
 from futbol_mlops.models import OUTCOMES, make_logit
 
 SEASONS = [f"{year}-{(year + 1) % 100:02}" for year in range(2013, 2026)]
@@ -70,11 +70,11 @@ def test_quiet_season_is_silent(quiet):
 def test_features_alone_do_not_tell_2020_21_from_a_quiet_season(frame, crowdless, quiet):
     "Ni con el umbral del curso ni con el 0,05 de costumbre salta ninguna variable, en ninguna de las dos."
     for result in (crowdless, quiet):
-        features = result.table[result.table["column"].isin(FEATURES)]
-        assert len(features) == len(FEATURES)
+        features = result.table[result.table["column"].isin(FORM_FEATURES)]
+        assert len(features) == len(FORM_FEATURES)
         assert not features["drifted"].any()
         assert (features["value"] > 0.05).all()
-    wasserstein = {c: Check("wasserstein", 0.1) for c in FEATURES}
+    wasserstein = {c: Check("wasserstein", 0.1) for c in FORM_FEATURES}
     flagged = [len(drift_report(*season_split(frame, s), checks=wasserstein).drifted) for s in ("2020-21", "2018-19")]
     assert flagged[0] <= flagged[1]
 
@@ -206,7 +206,7 @@ def test_html_opens_without_network(crowdless, tmp_path):
     assert [url for url in asked if url.startswith(("http:", "https:", "ws:", "wss:"))] == []
 
 
-def log_line(created_at, league, home, away, kickoff, p=(0.5, 0.3, 0.2), features=(10.0, 1.2, 1.0, 0.2, 0.0)):
+def log_line(created_at, league, home, away, kickoff, p=(0.5, 0.3, 0.2), features=(10.0, 1.2, 1.0, 0.2, *[0.0] * 12)):
     return {"prediction_id": created_at, "created_at": created_at, "league": league, "home_team": home, "away_team": away, "kickoff": kickoff,
             "features": list(features), **dict(zip(OUTCOMES, p, strict=True)), "outcome": "home_win", "model_version": "1.0.0"}
 
@@ -228,7 +228,7 @@ def test_prediction_log_rows(matches):
     assert len(done) == 1 and set(LATE_COLUMNS) <= set(done.columns)
     assert done["home_residual"].item() == pytest.approx((m["outcome"] == "home_win") - 0.6)
     assert served_frame([]).empty and list(served_frame([]).columns) == list(served.columns)
-    with pytest.raises(DriftError, match="trae 2 variables y se esperaban 5"):
+    with pytest.raises(DriftError, match="trae 2 variables y se esperaban 16"):
         served_frame([log_line("x", *fixture, day, features=(1, 2))])
 
 
