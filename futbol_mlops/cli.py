@@ -96,7 +96,7 @@ HEADERS = {"league": "liga", "season": "temporada", "matches": "partidos", "team
            "team": "equipo", "seasons": "temporadas", "last_season": "última", "model": "modelo", "version": "versión", "aliases": "papel", "data_version": "datos",
            "created_at": "creada", "fixture": "partido", "features_as_of": "se sabe hasta", "check": "qué", "status": "estado", "detail": "detalle",
            "stage": "etapa", "title": "título", "solved": "resueltos", "points": "puntos",
-           "rows": "estados", "added": "nuevos", "changed": "corregidos", "removed": "borrados", "view": "grupo", "feature": "variable", "dtype": "tipo", "owner": "a quién preguntar",
+           "rows": "filas", "added": "nuevos", "changed": "corregidos", "removed": "borrados", "view": "grupo", "feature": "variable", "dtype": "tipo", "owner": "a quién preguntar",
            "max_age": "caduca (días)", "description": "qué es", "value": "valor", "store": "almacén", "last_match": "último partido", "age": "días"}
 
 

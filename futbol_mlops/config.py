@@ -44,8 +44,8 @@ class Settings(BaseSettings):
 
     @property
     def features_path(self) -> Path:
-        "Los estados de los equipos, en Parquet: el almacén de variables de entrenar."
-        return self.home / "features" / "teams.parquet"
+        "El almacén de variables de entrenar: una carpeta de ficheros Parquet."
+        return self.home / "features" / "offline"
 
     @property
     def online_store_url(self) -> str:

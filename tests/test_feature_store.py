@@ -3,6 +3,7 @@ import contextlib
 import datetime as dt
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -10,10 +11,11 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 from conftest import missing
 
@@ -22,16 +24,18 @@ from futbol_mlops.bundle import write_bundle
 from futbol_mlops.config import Settings
 from futbol_mlops.data import load_matches
 from futbol_mlops.feature_store import (
+    HEAD_TO_HEAD,
     MATCH,
+    STORED,
     TEAM_STATE,
     FeatureDefinition,
-    FeatureView,
     RedisOnlineStore,
     SqliteOnlineStore,
     StoreError,
     active_teams,
     check_views,
     decode_state,
+    each_state,
     encode_state,
     encoded_rows,
     last_played,
@@ -45,7 +49,7 @@ from futbol_mlops.feature_store import (
     read_offline,
     rows_version,
     stale_teams,
-    states_table,
+    states_tables,
 )
 from futbol_mlops.features import FEATURES, TeamState, UnknownTeam, build_features
 
@@ -118,7 +122,7 @@ def test_every_feature_is_declared():
     assert [f.name for f in TEAM_STATE.features] == list(TeamState._fields)
     assert [f.name for f in MATCH.features] == list(FEATURES)
     for row in list_features():
-        assert row["description"] and row["owner"].startswith("equipo de ") and row["max_age"] > 0, row
+        assert row["description"] and row["owner"].startswith("equipo de ") and (row["max_age"] is None or row["max_age"] > 0), row
 
 
 @pytest.mark.parametrize("features, said", [
@@ -129,25 +133,30 @@ def test_every_feature_is_declared():
 ])
 def test_a_wrong_declaration_is_named(features, said):
     with pytest.raises(StoreError) as e:
-        check_views(FeatureView("team_state", TEAM_STATE.keys, TEAM_STATE.owner, 30, tuple(features)))
+        check_views([replace(TEAM_STATE, features=tuple(features))])
     assert said in str(e.value)
 
 
 def test_nothing_is_materialized_with_an_undeclared_feature(settings, small, monkeypatch):
-    class Wider(NamedTuple):
-        date: dt.date
-        mood: tuple[tuple[str, int], ...] = ()
-
-    monkeypatch.setattr(feature_store, "TeamState", Wider)
-    with pytest.raises(StoreError, match=r"mood \(declarado no, en el código json\)"):
+    monkeypatch.setattr(feature_store.check_views, "__defaults__", ([replace(TEAM_STATE, features=TEAM_STATE.features[:-1]), HEAD_TO_HEAD, MATCH],))
+    with pytest.raises(StoreError, match=rf"{TEAM_STATE.features[-1].name} \(declarado no"):
         materialize(settings, small)
-    assert not settings.features_path.exists()
+    assert not settings.home.exists()
 
 
 def test_a_state_survives_the_trip_to_text(history):
-    for states in history.states["E0"].values():
-        for state in states:
-            assert decode_state(encode_state(state)) == state
+    for view, _, _, state in each_state(history):
+        back = decode_state(view, encode_state(state))
+        assert back == state and [type(v) for v in back] == [type(v) for v in state]
+
+
+def test_parquet_gives_back_the_very_states(history):
+    "Cada grupo, leído de su tabla, es lo que era; también lo que no es plano."
+    tables = states_tables(history)
+    for view in STORED:
+        rows = tables[view.name].column("date").combine_chunks()
+        found = feature_store._states_at(view, tables[view.name], pa.array(range(len(rows)), pa.int64()))
+        assert found == [state for name, _, _, state in each_state(history) if name == view.name]
 
 
 # --- la unión
@@ -155,8 +164,10 @@ def test_a_state_survives_the_trip_to_text(history):
 
 def test_join_keeps_every_row_and_looks_strictly_back(matches, history):
     shuffled = matches.sample(frac=1, random_state=3)
-    joined = point_in_time_join(shuffled, states_table(history))
+    joined = point_in_time_join(shuffled, states_tables(history))
     assert list(joined.index) == list(shuffled.index)
+    met = joined.dropna(subset=["pair__date"])
+    assert len(met) > 6000 and (met["pair__date"] < met["date"].dt.date).all()
     pd.testing.assert_frame_equal(joined[shuffled.columns], shuffled)
     for side in ("home", "away"):
         seen = joined.dropna(subset=[f"{side}__date"])
@@ -173,7 +184,7 @@ def test_a_match_of_the_same_day_is_not_known(small, ask):
     day = m["date"]
     asked = {"day": day.date(), "datetime": day, "evening": day + pd.Timedelta(hours=21), "zone": (day + pd.Timedelta(hours=23)).tz_localize("Europe/Madrid"), "text": str(day.date())}[ask]
     fixture = pd.DataFrame([{"league": m["league"], "home_team": m["home_team"], "away_team": m["away_team"], "kickoff": asked}])
-    table = states_table(history)
+    table = states_tables(history)
     assert point_in_time_join(fixture, table, "kickoff")["home__date"].iloc[0] < day.date()
     assert tuple(offline_features(fixture, table, "kickoff").iloc[0]) == history.features(m["league"], m["home_team"], m["away_team"], day.date())
     tomorrow = fixture.assign(kickoff=day + pd.Timedelta(days=1))
@@ -190,17 +201,17 @@ def test_a_match_of_the_same_day_is_not_known(small, ask):
 ])
 def test_bad_fixtures_are_explained(small, history, change, said):
     with pytest.raises(StoreError) as e:
-        point_in_time_join(change(small.head(5)), states_table(history))
+        point_in_time_join(change(small.head(5)), states_tables(history))
     assert said in str(e.value)
 
 
 def test_no_fixtures_is_not_an_error(small, history):
-    assert list(offline_features(small.head(0), states_table(history)).columns) == list(FEATURES)
+    assert list(offline_features(small.head(0), states_tables(history)).columns) == list(FEATURES)
 
 
 def test_an_unknown_team_has_no_features(small, history):
     with pytest.raises(UnknownTeam, match="«Alcorcón»"):
-        offline_features(small.head(3).assign(away_team="Alcorcón"), states_table(history))
+        offline_features(small.head(3).assign(away_team="Alcorcón"), states_tables(history))
 
 
 # --- las dos puertas, la misma respuesta
@@ -227,7 +238,7 @@ def test_online_offline_and_memory_agree_exactly(settings, matches, history):
 
 def test_every_shipped_match_is_joined_as_it_was_built(matches, history):
     X, _ = build_features(matches)
-    pd.testing.assert_frame_equal(offline_features(matches, states_table(history)), X, check_exact=True)
+    pd.testing.assert_frame_equal(offline_features(matches, states_tables(history)), X, check_exact=True)
 
 
 def test_past_is_answered_with_what_was_known_then(settings, matches):
@@ -257,13 +268,14 @@ def test_kickoff_with_an_hour_is_its_day(settings, small):
         assert store.features(*DERBY, dt.datetime(2013, 11, 24, 21)) == store.features(*DERBY, dt.date(2013, 11, 24))
 
 
-def test_the_bundle_written_from_the_store_is_the_same(settings, matches, history, tmp_path):
+def test_the_bundle_written_from_the_store_is_the_same(settings, matches, tmp_path):
+    matches = matches.sort_values(["league", "home_team", "date"]).sort_values("date", kind="stable")  # el orden dentro de un día no importa
     materialize(settings, matches)
+    history = feature_store.History(states={league: dict(sorted(teams.items())) for league, teams in sorted(build_features(matches)[1].states.items())})
     with open_online_store(settings) as store:
         stored = write_bundle(tmp_path / "a", {"kind": "base_rate", "probabilities": [0.4, 0.3, 0.3]}, store.history(), {"version": "1.0.0"})
     built = write_bundle(tmp_path / "b", {"kind": "base_rate", "probabilities": [0.4, 0.3, 0.3]}, history, {"version": "1.0.0"})
-    a, b = (json.loads((folder / "history.json").read_text()) for folder in (stored, built))
-    assert a == b
+    assert (stored / "history.json").read_bytes() == (built / "history.json").read_bytes()
 
 
 # --- materialize
@@ -271,17 +283,18 @@ def test_the_bundle_written_from_the_store_is_the_same(settings, matches, histor
 
 def test_materialize_twice_changes_nothing(settings, small):
     first = materialize(settings, small)
-    before, stamp = contents(settings), settings.features_path.stat().st_mtime_ns
+    files = [settings.features_path / "current", *(settings.features_path / first.version / f"{view.name}.parquet" for view in STORED)]
+    before, stamps = contents(settings), [f.stat().st_mtime_ns for f in files]
     assert (first.rows, first.added, first.changed, first.removed) == (len(before), len(before), 0, 0)
     again = materialize(settings, small)
     assert again == first._replace(added=0) and contents(settings) == before
-    assert settings.features_path.stat().st_mtime_ns == stamp, "no se reescribe lo que no cambia"
+    assert [f.stat().st_mtime_ns for f in files] == stamps, "no se reescribe lo que no cambia"
 
 
 def test_only_new_rows_are_written(settings, small):
     materialize(settings, small.iloc[:-10])
     grown = materialize(settings, small)
-    assert (grown.added, grown.changed, grown.removed) == (20, 0, 0)
+    assert (grown.added, grown.changed, grown.removed) == (30, 0, 0), "dos equipos y su pareja por partido"
     fresh = encoded_rows(build_features(small)[1])
     assert contents(settings) == fresh and grown.version == rows_version(fresh) == offline_version(settings)
 
@@ -297,14 +310,15 @@ def test_a_correction_rebuilds_what_comes_after(settings, small):
     assert after == encoded_rows(build_features(fixed)[1])
     moved = {key for key in before if before[key] != after[key]}
     assert done.changed == len(moved) > 100 and done.added == done.removed == 0
-    assert min(key[2] for key in moved) == day, "lo anterior a la corrección no se toca"
-    assert {key[1] for key in moved if key[2] == day} == {small.loc[row, "home_team"], small.loc[row, "away_team"]}
+    assert min(key[3] for key in moved) == day, "lo anterior a la corrección no se toca"
+    teams = {small.loc[row, "home_team"], small.loc[row, "away_team"]}
+    assert {key[2] for key in moved if key[3] == day and key[0] == "team_state"} >= teams and {key[2] for key in moved if key[0] == "head_to_head"} == {"|".join(sorted(teams))}
 
 
 def test_a_match_that_was_never_played_goes_away(settings, small):
     materialize(settings, small)
     done = materialize(settings, small.iloc[:-1])
-    assert done.removed == 2 and contents(settings) == encoded_rows(build_features(small.iloc[:-1])[1])
+    assert done.removed == 3 and contents(settings) == encoded_rows(build_features(small.iloc[:-1])[1])
 
 
 def test_a_league_that_goes_away_is_unknown_again(settings, matches, small):
@@ -411,8 +425,8 @@ def test_killed_at_any_moment_the_store_is_whole(settings, small):
         assert writer.returncode == -signal.SIGKILL
         with open_online_store(settings) as store:
             assert store.rows() == whole[store.version()]
-        table = read_offline(settings)
-        assert len(table) == 2 * len(small) and offline_version(settings) in whole
+        tables = read_offline(settings)
+        assert (len(tables["team_state"]), len(tables["head_to_head"])) == (2 * len(small), len(small)) and offline_version(settings) in whole
     assert materialize(settings, small).version in whole
     assert contents(settings) == encoded_rows(build_features(small)[1])
 
@@ -424,7 +438,7 @@ from futbol_mlops.data import load_matches
 from futbol_mlops.feature_store import SqliteOnlineStore, materialize
 def write(self, db, changes, version):
     for i, (key, text) in enumerate(changes.put.items()):
-        db.execute("INSERT OR REPLACE INTO states VALUES (?, ?, ?, ?)", (*key, text))
+        db.execute("INSERT OR REPLACE INTO states VALUES (?, ?, ?, ?, ?)", (*key, text))
         if i > len(changes.put) / 2:
             os.kill(os.getpid(), signal.SIGKILL)
 SqliteOnlineStore._write = write
@@ -460,7 +474,7 @@ def test_a_bad_address_is_explained_without_its_password(tmp_path, url):
 def test_odd_folder_names(tmp_path, small, name):
     settings = Settings(home=tmp_path / name)
     done = materialize(settings, small.head(20))
-    assert done.rows == 40 and len(contents(settings)) == 40 and (tmp_path / name / "features" / "online.db").exists()
+    assert done.rows == 60 and len(contents(settings)) == 60 and (tmp_path / name / "features" / "online.db").exists()
 
 
 def test_nothing_to_read_yet(tmp_path):
@@ -479,26 +493,46 @@ def test_an_empty_redis_says_so(redis_server, tmp_path):
 
 def test_a_file_that_is_not_a_store(small, tmp_path):
     settings = Settings(home=tmp_path)
-    settings.features_path.parent.mkdir()
-    settings.features_path.write_bytes(b"esto no es Parquet")
+    (tmp_path / "features").mkdir()
     (tmp_path / "features" / "online.db").write_bytes(b"esto no es SQLite, pero ocupa lo suyo " * 50)
     with pytest.raises(StoreError, match="bórralo"):
         materialize(settings, small)
-    with pytest.raises(StoreError, match="Bórralo"):
-        read_offline(settings)
+    assert not settings.features_path.exists()
     (tmp_path / "features" / "online.db").unlink()
+    assert materialize(settings, small).rows == len(contents(settings))
+
+
+def test_a_damaged_offline_store_is_explained_and_mended(small, tmp_path):
+    settings = Settings(home=tmp_path)
     done = materialize(settings, small)
-    assert len(read_offline(settings)) == done.rows == len(contents(settings))
+    file = settings.features_path / done.version / "team_state.parquet"
+    good = file.read_bytes()
+    for damage in (lambda: file.write_bytes(good[:-100]), lambda: file.write_bytes(b""), file.unlink):
+        damage()
+        with pytest.raises(StoreError, match="repitiendo «futbol-mlops features materialize»"):
+            read_offline(settings)
+        assert materialize(settings, small) == done._replace(added=0)
+        assert len(read_offline(settings)["team_state"]) == 2 * len(small)
+
+
+def test_only_the_last_two_versions_stay(small, tmp_path):
+    settings = Settings(home=tmp_path)
+    versions = [materialize(settings, small.iloc[:n]).version for n in (50, 60, 70, 80)]
+    assert sorted(p.name for p in settings.features_path.iterdir()) == sorted([*versions[-2:], "current"])
+    assert offline_version(settings) == versions[-1]
 
 
 def test_a_store_of_another_version_is_not_read(settings, small, monkeypatch):
     materialize(settings, small)
-    older = FeatureView(TEAM_STATE.name, TEAM_STATE.keys, TEAM_STATE.owner, TEAM_STATE.max_age, TEAM_STATE.features[:-1])
-    monkeypatch.setattr(feature_store, "TEAM_STATE", older)
-    with open_online_store(settings) as store, pytest.raises(StoreError, match="lo escribió otra versión"):
+    monkeypatch.setattr(feature_store, "SCHEMA", feature_store.SCHEMA.replace("team_state.elo double", "team_state.glicko double"))
+    said = "lo escribió otra versión del programa. Le falta: team_state.glicko double. Le sobra: team_state.elo double"
+    with open_online_store(settings) as store, pytest.raises(StoreError, match=said):
         store.features(*DERBY, dt.date(2014, 1, 1))
-    with pytest.raises(StoreError, match="lo escribió otra versión"):
+    with pytest.raises(StoreError, match=said):
         read_offline(settings)
+    assert materialize(settings, small).added == 0  # las filas son las mismas: solo cambia lo que dicen ser
+    with open_online_store(settings) as store:
+        store.features(*DERBY, dt.date(2014, 1, 1))
 
 
 def test_a_locked_sqlite_gives_up_and_says_so(small, tmp_path):
@@ -511,7 +545,7 @@ def test_a_locked_sqlite_gives_up_and_says_so(small, tmp_path):
         store = SqliteOnlineStore(path, timeout=0.1)
         with pytest.raises(StoreError, match="Otro proceso está escribiendo"):
             store.sync({}, "nada")
-        assert len(store.rows()) == 100, "leer no espera a quien escribe"
+        assert len(store.rows()) == 150, "leer no espera a quien escribe"
         store.close()
 
 
@@ -519,7 +553,7 @@ def test_redis_down_touches_nothing(redis_server, small, tmp_path):
     server, url = redis_server
     settings = Settings(home=tmp_path / "home", online_url=url)
     materialize(settings, small.iloc[:-10])
-    before = settings.features_path.read_bytes()
+    before, version = sorted(settings.home.rglob("*")), offline_version(settings)
     store = open_online_store(settings)
     server.terminate()
     server.wait(10)
@@ -527,8 +561,7 @@ def test_redis_down_touches_nothing(redis_server, small, tmp_path):
         store.features(*DERBY, dt.date(2014, 1, 1))
     with pytest.raises(StoreError, match="Comprueba que Redis está en marcha"):
         materialize(settings, small)
-    assert settings.features_path.read_bytes() == before
-    assert [p.name for p in settings.features_path.parent.iterdir()] == [settings.features_path.name]
+    assert sorted(settings.home.rglob("*")) == before and offline_version(settings) == version
 
 
 def test_a_redis_that_forgot_everything_is_filled_again(redis_server, small, tmp_path):
@@ -544,10 +577,11 @@ def test_a_redis_that_evicts_is_found_out(redis_server, small, tmp_path):
     settings = Settings(home=tmp_path, online_url=redis_server[1])
     materialize(settings, small)
     with open_online_store(settings) as store:
-        store.client.delete(feature_store.redis_key("SP1", "Betis"))
-        with pytest.raises(StoreError, match="ha perdido los estados de Betis"):
-            store.features(*DERBY, dt.date(2014, 1, 1))
-    materialize(settings, small)
+        for view, entity in (("team_state", "Betis"), ("head_to_head", "Betis|Sevilla")):
+            store.client.delete(feature_store.redis_key(view, "SP1", entity))
+            with pytest.raises(StoreError, match=f"ha perdido los estados de {re.escape(entity)}"):
+                store.features(*DERBY, dt.date(2014, 4, 1))
+            materialize(settings, small)
     assert contents(settings) == encoded_rows(build_features(small)[1])
 
 
@@ -599,7 +633,7 @@ def run(*arguments, home, **env):
 def test_commands(tmp_path, history):
     assert run("features", "show", "E0", "Arsenal", home=tmp_path).returncode == 1
     done = run("features", "materialize", "--json", home=tmp_path)
-    assert done.returncode == 0 and json.loads(done.stdout)[0]["added"] == 15200, done.stderr
+    assert done.returncode == 0 and json.loads(done.stdout)[0]["added"] == 15200 + 7600, done.stderr
     shown = json.loads(run("features", "show", "E0", "Leicester City", "--at", "2016-05-07", "--json", home=tmp_path).stdout)
     assert shown["date"] == "2016-05-01" and shown["elo"] == history.state_before("E0", "Leicester", dt.date(2016, 5, 7)).elo
     assert "aún no había jugado" in run("features", "show", "E0", "Leicester", "--at", "2001-01-01", home=tmp_path).stdout
@@ -607,7 +641,7 @@ def test_commands(tmp_path, history):
     assert unknown.returncode == 1 and "futbol-mlops data teams --league E0" in unknown.stderr and "Traceback" not in unknown.stderr
     wrong = run("features", "show", "E0", "Arsenal", "--at", "ayer", home=tmp_path)
     assert wrong.returncode == 2 and "AAAA-MM-DD" in wrong.stderr
-    assert {f["feature"] for f in json.loads(run("features", "list", "--json", home=tmp_path).stdout)} == {*TeamState._fields, *FEATURES}
+    assert {f["feature"] for f in json.loads(run("features", "list", "--json", home=tmp_path).stdout)} == {f.name for view in (*STORED, MATCH) for f in view.features}
 
 
 def test_status_tells_what_is_late(tmp_path, matches):
