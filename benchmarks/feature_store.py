@@ -1,12 +1,12 @@
 """Cuánto cuesta el almacén de variables, al lado de otras formas de hacer lo mismo.
 
-Dos medidas, cada una con sus rivales en la misma ejecución. La unión: 50.000 partidos con 200.000 estados de equipo, por DuckDB (la del
-curso), `pandas.merge_asof` y un bucle de Python, este con una parte y extrapolado. La consulta: los dos equipos de un partido antes de su
+Cada medida, con sus rivales en la misma ejecución. La unión: 50.000 partidos con 200.000 estados de equipo (y 100.000 de parejas), por
+DuckDB (la del curso), `pandas.merge_asof` y un bucle que filtra la tabla, este con unos pocos y extrapolado. La consulta: los dos equipos de un partido antes de su
 día, de SQLite y de Redis (los del curso), de la memoria, y de lo que se haría sin almacén: SQLite abriendo el fichero cada vez, o DuckDB
 leyendo Parquet. Todas deben dar la misma respuesta, y se comprueba. Se alternan, y se da la mediana.
 
-    python benchmarks/feature_store.py            medio minuto
-    python benchmarks/feature_store.py --quick    unos 15 s
+    python benchmarks/feature_store.py            un minuto
+    python benchmarks/feature_store.py --quick    menos de 45 s
     python benchmarks/feature_store.py --json     para otro programa
 """
 
@@ -31,31 +31,24 @@ LOOKUP_TARGET = 0.1  # milisegundos, p50
 
 
 def make_league(fixtures: int, states: int):
-    "Estados de 1.000 equipos, uno cada tres o cuatro días desde 2000, y partidos entre ellos en días al azar."
-    from futbol_mlops.features import History, TeamState, season_of
+    "Cincuenta ligas de veinte equipos con marcadores al azar, hasta juntar los estados pedidos, y partidos por los que preguntar."
+    from futbol_mlops.features import History
 
-    rng, history, start = random.Random(7), History(), dt.date(2000, 8, 1)
-    teams = [f"Equipo {i:04}" for i in range(1000)]
-    for team in teams:
-        day, played = start, []
-        for _ in range(states // len(teams)):
-            day += dt.timedelta(days=rng.randint(3, 4))
-            fields = {"elo": rng.gauss(1500, 100)}
-            played.append(_fill(TeamState, day, season_of(day), fields, rng))
-        history.states.setdefault("E0", {})[team] = played
-    days = states // len(teams) * 3
-    asked = [("E0", *rng.sample(teams, 2), start + dt.timedelta(days=rng.randint(1, days))) for _ in range(fixtures)]
+    rng, history = random.Random(7), History()
+    leagues = {f"L{i:02}": [f"Equipo {i:02}-{j:02}" for j in range(20)] for i in range(50)}
+    day, days = dt.date(2010, 8, 1), []
+    for _ in range(states // 1000):
+        day += dt.timedelta(days=rng.randint(3, 8))
+        days.append(day)
+        for league, teams in leagues.items():
+            rng.shuffle(teams)
+            for home, away in zip(teams[::2], teams[1::2], strict=True):
+                history.add(league, home, away, day, rng.randint(0, 3), rng.randint(0, 3))
+    asked = []
+    for _ in range(fixtures):
+        league = rng.choice(list(leagues))
+        asked.append((league, *rng.sample(leagues[league], 2), rng.choice(days)))
     return history, asked
-
-
-def _fill(kind, day, season, fields, rng):
-    "Un estado de mentira, con cada campo del tipo que dice su declaración."
-    from futbol_mlops.feature_store import TEAM_STATE
-
-    made = {"double": lambda: rng.gauss(0, 1), "int64": lambda: rng.randint(0, 40), "date32": lambda: day, "string": lambda: "x",
-            "list<int64>": lambda: tuple(rng.randint(0, 3) for _ in range(5)), "list<double>": lambda: tuple(rng.random() for _ in range(5)), "json": lambda: ()}
-    values = {f.name: made[f.dtype]() for f in TEAM_STATE.features} | {"date": day, "season": season} | fields
-    return kind(**values)
 
 
 @contextlib.contextmanager
@@ -78,36 +71,28 @@ def redis_server(folder: Path):
             server.terminate()
 
 
-def merge_asof_join(fixtures, states):
-    "La misma unión con pandas: ordenar y unir, una vez por lado."
+def merge_asof_join(fixtures, tables):
+    "La misma unión con pandas: ordenar y unir, una vez por lado y otra por pareja."
     import pandas as pd
 
-    left = fixtures.assign(row=range(len(fixtures)), kickoff=pd.to_datetime(fixtures["date"])).sort_values("kickoff")
-    right = states.assign(known=pd.to_datetime(states["date"])).sort_values("known")
+    pairs = [min(p) + "|" + max(p) for p in zip(fixtures["home_team"], fixtures["away_team"], strict=True)]
+    left = fixtures.assign(row=range(len(fixtures)), kickoff=pd.to_datetime(fixtures["date"]), pair=pairs).sort_values("kickoff")
+    ordered = {name: table.assign(known=pd.to_datetime(table["date"])).sort_values("known") for name, table in tables.items()}
     out = [fixtures]
-    for side in ("home", "away"):
-        found = pd.merge_asof(left[["league", f"{side}_team", "kickoff", "row"]], right.rename(columns={"team": f"{side}_team"}),
-                              left_on="kickoff", right_on="known", by=["league", f"{side}_team"], allow_exact_matches=False)
-        columns = [c for c in states if c not in ("league", "team")]
+    for side, name, key, mine in (("home", "team_state", "team", "home_team"), ("away", "team_state", "team", "away_team"), ("pair", "head_to_head", "pair", "pair")):
+        found = pd.merge_asof(left[["league", mine, "kickoff", "row"]], ordered[name].rename(columns={key: mine}),
+                              left_on="kickoff", right_on="known", by=["league", mine], allow_exact_matches=False)
+        columns = [c for c in tables[name] if c not in ("league", key)]
         out.append(found.sort_values("row").set_index("row")[columns].add_prefix(f"{side}__"))
     return pd.concat(out, axis=1)
 
 
 def loop_join(fixtures, states):
-    "La misma unión a mano: por partido y lado, recorrer los estados del equipo."
-    by_team: dict = {}
-    for league, team, day, elo in zip(states["league"], states["team"], states["date"], states["elo"], strict=True):
-        by_team.setdefault((league, team), []).append((day, elo))
+    "Lo que se escribe sin pensar: por partido y lado, filtrar la tabla de estados y quedarse con el último. Sin las parejas."
     rows = []
     for f in fixtures.itertuples():
-        pair = []
-        for team in (f.home_team, f.away_team):
-            last = float("nan")
-            for day, elo in by_team[f.league, team]:
-                if day < f.date:
-                    last = elo
-            pair.append(last)
-        rows.append(pair)
+        past = [states[(states["team"] == team) & (states["league"] == f.league) & (states["date"] < f.date)] for team in (f.home_team, f.away_team)]
+        rows.append([found["elo"].iloc[-1] if len(found) else float("nan") for found in past])
     return rows
 
 
@@ -122,25 +107,27 @@ def alternate(cases: dict, rounds: int) -> dict:
     return {name: statistics.median(values) for name, values in spent.items()}
 
 
-def measure_join(history, asked, rounds: int) -> list[dict]:
+def measure_join(history, tables, asked, rounds: int) -> list[dict]:
     "La unión, con sus rivales."
     import numpy as np
     import pandas as pd
 
-    from futbol_mlops.feature_store import offline_features, point_in_time_join, states_table
+    from futbol_mlops.feature_store import offline_features, point_in_time_join
 
-    table = states_table(history)
-    plain = table.to_pandas()
+    plain = {name: table.to_pandas() for name, table in tables.items()}
     fixtures = pd.DataFrame(asked, columns=["league", "home_team", "away_team", "date"])
-    part = fixtures.head(len(fixtures) // 50)
-    ours, theirs, hand = point_in_time_join(fixtures, table), merge_asof_join(fixtures, plain), loop_join(part, plain)
+    part, some = fixtures.head(20), fixtures.head(len(fixtures) // 5)
+    ours, theirs, hand = point_in_time_join(fixtures, tables), merge_asof_join(fixtures, plain), loop_join(part, plain["team_state"])
+    assert ours["pair__date"].fillna(dt.date.min).tolist() == theirs["pair__date"].fillna(dt.date.min).tolist()
     for side, i in (("home__elo", 0), ("away__elo", 1)):
         np.testing.assert_array_equal(ours[side].to_numpy(), theirs[side].to_numpy())
         np.testing.assert_array_equal(ours[side].to_numpy()[: len(part)], np.array(hand)[:, i])
     assert list(ours) == list(theirs)
-    loop = "bucle de Python"
-    cases = {"futbol_mlops (DuckDB ASOF)": lambda: point_in_time_join(fixtures, table), "pandas.merge_asof": lambda: merge_asof_join(fixtures, plain), loop: lambda: loop_join(part, plain),
-             "futbol_mlops, con las variables de cada partido": lambda: offline_features(fixtures, table)}
+    loop = "bucle de filtros (extrapolado)"
+    cases = {"futbol_mlops (DuckDB ASOF)": lambda: point_in_time_join(fixtures, tables), "pandas.merge_asof": lambda: merge_asof_join(fixtures, plain),
+             "pandas.merge_asof, desde Arrow": lambda: merge_asof_join(fixtures, {name: table.to_pandas() for name, table in tables.items()}),
+             loop: lambda: loop_join(part, plain["team_state"]), f"offline_features, {len(some)} partidos": lambda: offline_features(some, tables),
+             f"History ya en memoria, {len(some)} partidos": lambda: [history.features(*question) for question in asked[: len(some)]]}
     seconds = alternate(cases, rounds)
     seconds[loop] *= len(fixtures) / len(part)
     return [{"measure": "join", "name": name, "seconds": round(value, 4)} for name, value in seconds.items()]
@@ -157,22 +144,16 @@ def one_by_one(ask, questions) -> tuple[float, float]:
     return cuts[49], cuts[98]
 
 
-def measure_lookup(history, asked, rounds: int, home: Path, url: str | None) -> list[dict]:
+def measure_lookup(history, tables, rows, asked, rounds: int, home: Path, url: str | None) -> list[dict]:
     "La consulta de los dos equipos de un partido, con sus rivales."
     import duckdb
+    import pyarrow.parquet as pq
 
-    from futbol_mlops.feature_store import (
-        RedisOnlineStore,
-        SqliteOnlineStore,
-        encoded_rows,
-        offline_bytes,
-        rows_version,
-    )
+    from futbol_mlops.feature_store import RedisOnlineStore, SqliteOnlineStore, rows_version
 
-    rows = encoded_rows(history)
     version = rows_version(rows)
     parquet = home / "teams.parquet"
-    parquet.write_bytes(offline_bytes(history, version))
+    pq.write_table(tables["team_state"], parquet)
     with SqliteOnlineStore(home / "online.db", create=True) as store:
         store.sync(rows, version)
     sqlite, query = SqliteOnlineStore(home / "online.db"), "SELECT elo FROM read_parquet(?) WHERE league = ? AND team = ? AND date < ? ORDER BY date DESC LIMIT 1"
@@ -203,13 +184,12 @@ def measure_lookup(history, asked, rounds: int, home: Path, url: str | None) -> 
     return [{"measure": "lookup", "name": name, "p50_ms": round(statistics.median(p[0] for p in pairs), 4), "p99_ms": round(statistics.median(p[1] for p in pairs), 4)} for name, pairs in spent.items()]
 
 
-def measure_materialize(history, home: Path, url: str | None) -> list[dict]:
+def measure_materialize(rows, home: Path, url: str | None) -> list[dict]:
     "Llenar un almacén vacío, repetir sin cambios y añadir una jornada, en segundos."
-    from futbol_mlops.feature_store import RedisOnlineStore, SqliteOnlineStore, encoded_rows
+    from futbol_mlops.feature_store import RedisOnlineStore, SqliteOnlineStore
 
-    rows = encoded_rows(history)
-    keys = sorted(rows, key=lambda key: key[2])
-    before = {key: rows[key] for key in keys[:-20]}
+    keys = sorted(rows, key=lambda key: key[3])
+    before = {key: rows[key] for key in keys[:-30]}
     out = []
     for name, store in (("SQLite", SqliteOnlineStore(home / "fill.db", create=True)), *([("Redis", RedisOnlineStore(url))] if url else [])):
         with store:
@@ -225,10 +205,13 @@ def measure_materialize(history, home: Path, url: str | None) -> list[dict]:
 
 def run(rounds: int) -> list[dict]:
     "Todas las medidas."
+    from futbol_mlops.feature_store import encoded_rows, states_tables
+
     history, asked = make_league(FIXTURES, STATES)
+    tables, rows = states_tables(history), encoded_rows(history)
     with tempfile.TemporaryDirectory() as tmp, contextlib.ExitStack() as stack:
         url = stack.enter_context(redis_server(Path(tmp))) if shutil.which("redis-server") else None
-        return measure_join(history, asked, rounds) + measure_lookup(history, asked, rounds, Path(tmp), url) + measure_materialize(history, Path(tmp), url)
+        return measure_join(history, tables, asked, rounds) + measure_lookup(history, tables, rows, asked, rounds, Path(tmp), url) + measure_materialize(rows, Path(tmp), url)
 
 
 def table(rows: list[dict]) -> str:
@@ -257,7 +240,7 @@ def main() -> int:
                           "lookup_target_ms": LOOKUP_TARGET, "met": met, "rows": rows}, ensure_ascii=False, indent=2))
     else:
         print(table(rows))
-        print(f"\nMediana de {rounds} rondas alternas, {os.cpu_count()} CPU. El bucle se mide con la quincuagésima parte y se extrapola.")
+        print(f"\nMediana de {rounds} rondas alternas, {os.cpu_count()} CPU. El bucle se mide con 20 partidos y se extrapola.")
         if not any(r["name"].endswith("(Redis)") for r in rows):
             print("Sin Redis: falta redis-server. En Debian: sudo apt-get install redis-server")
         print(f"Objetivo de {JOIN_TARGET} s la unión y {LOOKUP_TARGET} ms la consulta en SQLite: {'cumplido' if met else 'NO cumplido'}.")

@@ -547,6 +547,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'futbol_mlops/feature_store.py'),
                                             'futbol_mlops.feature_store.last_played': ( 'feature_store.html#last_played',
                                                                                         'futbol_mlops/feature_store.py'),
+                                            'futbol_mlops.feature_store.last_rows': ( 'feature_store.html#last_rows',
+                                                                                      'futbol_mlops/feature_store.py'),
                                             'futbol_mlops.feature_store.list_features': ( 'feature_store.html#list_features',
                                                                                           'futbol_mlops/feature_store.py'),
                                             'futbol_mlops.feature_store.materialize': ( 'feature_store.html#materialize',

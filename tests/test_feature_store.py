@@ -51,7 +51,7 @@ from futbol_mlops.feature_store import (
     stale_teams,
     states_tables,
 )
-from futbol_mlops.features import FEATURES, TeamState, UnknownTeam, build_features
+from futbol_mlops.features import FEATURES, MEETINGS, TeamState, UnknownTeam, build_features
 
 CLI = Path(sys.executable).parent / "futbol-mlops"
 DERBY = ("SP1", "Betis", "Sevilla")
@@ -148,6 +148,7 @@ def test_a_state_survives_the_trip_to_text(history):
     for view, _, _, state in each_state(history):
         back = decode_state(view, encode_state(state))
         assert back == state and [type(v) for v in back] == [type(v) for v in state]
+        assert view != HEAD_TO_HEAD.name or len(state.margins) <= MEETINGS
 
 
 def test_parquet_gives_back_the_very_states(history):
