@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['MAX_AGE', 'TEAM_STATE', 'HEAD_TO_HEAD', 'MATCH', 'STORED', 'VIEWS', 'DTYPES', 'FIXTURE', 'JOIN', 'SIDES', 'READERS',
-           'HOW', 'SCHEMA', 'Key', 'TABLES', 'LAST', 'KNOWN', 'READ', 'ALL', 'PREFIX', 'META', 'SUMMER', 'StoreError',
-           'FeatureDefinition', 'FeatureView', 'Meetings', 'pair_name', 'declared_type', 'check_views', 'list_features',
-           'arrow_type', 'each_state', 'states_tables', 'fixture_days', 'last_rows', 'point_in_time_join', 'Snapshot',
-           'as_tuples', 'as_day', 'field_readers', 'read_state', 'offline_features', 'check_schema', 'encode_state',
-           'decode_state', 'encoded_rows', 'rows_version', 'offline_version', 'write_offline', 'read_offline', 'Known',
-           'Changes', 'changes_between', 'OnlineStore', 'SqliteOnlineStore', 'redis_key', 'day_score', 'hide_password',
-           'RedisOnlineStore', 'open_online_store', 'Materialized', 'materialize', 'playing_days', 'active_teams',
-           'stale_teams', 'last_played']
+           'HOW', 'SCHEMA', 'Key', 'TABLES', 'LAST', 'KNOWN', 'READ', 'ALL', 'PREFIX', 'META', 'READ_SCRIPT', 'SUMMER',
+           'StoreError', 'FeatureDefinition', 'FeatureView', 'Meetings', 'pair_name', 'declared_type', 'check_views',
+           'list_features', 'arrow_type', 'each_state', 'states_tables', 'fixture_days', 'last_rows',
+           'point_in_time_join', 'Snapshot', 'as_tuples', 'as_day', 'field_readers', 'read_state', 'offline_features',
+           'check_schema', 'encode_state', 'decode_state', 'encoded_rows', 'rows_version', 'offline_version',
+           'write_offline', 'read_offline', 'Known', 'Changes', 'changes_between', 'OnlineStore', 'SqliteOnlineStore',
+           'redis_key', 'day_score', 'hide_password', 'RedisOnlineStore', 'open_online_store', 'Materialized',
+           'materialize', 'playing_days', 'active_teams', 'stale_teams', 'last_played']
 
 # %% ../nbs/05_feature_store.ipynb #b7805370
 import datetime as dt
@@ -76,49 +76,48 @@ def pair_name(
 
 # %% ../nbs/05_feature_store.ipynb #08e1dcb9
 MAX_AGE = 30  # días de competición; se razona en «Frescura»
-_def = FeatureDefinition
 
 TEAM_STATE = FeatureView("team_state", ("league", "team"), TeamState, "equipo de datos", MAX_AGE, (
-    _def("date", "date32", "día del último partido jugado"),
-    _def("season", "int64", "temporada en la que valen las puntuaciones: 2015 es la 2015-16"),
-    _def("elo", "double", "puntuación Elo"),
-    _def("points", "list<int64>", "puntos de sus últimos partidos (3, 1 o 0), el más reciente al final"),
-    _def("goals", "list<int64>", "diferencia de goles de esos partidos"),
-    _def("pi_home", "double", "pi-rating en casa"),
-    _def("pi_away", "double", "pi-rating fuera"),
-    _def("attack", "double", "ataque: lo que suma al logaritmo de sus goles esperados"),
-    _def("defence", "double", "defensa: lo que resta al logaritmo de los de su rival"),
-    _def("played", "int64", "partidos jugados en la temporada"),
-    _def("rival", "string", "contra quién jugó el último"),
-    _def("shots", "list<int64>", "disparos menos los del rival, en los últimos partidos en que se saben"),
-    _def("targets", "list<int64>", "disparos a puerta menos los del rival, igual"),
-    _def("corners", "list<int64>", "córners menos los del rival, igual"),
-    _def("cards", "list<int64>", "tarjetas menos las del rival, igual"),
-    _def("scoring", "json", "lo que se marcaba en la liga entonces: partidos y goles medios"),
+    FeatureDefinition("date", "date32", "día del último partido jugado"),
+    FeatureDefinition("season", "int64", "temporada en la que valen las puntuaciones: 2015 es la 2015-16"),
+    FeatureDefinition("elo", "double", "puntuación Elo"),
+    FeatureDefinition("points", "list<int64>", "puntos de sus últimos partidos (3, 1 o 0), el más reciente al final"),
+    FeatureDefinition("goals", "list<int64>", "diferencia de goles de esos partidos"),
+    FeatureDefinition("pi_home", "double", "pi-rating en casa"),
+    FeatureDefinition("pi_away", "double", "pi-rating fuera"),
+    FeatureDefinition("attack", "double", "ataque: lo que suma al logaritmo de sus goles esperados"),
+    FeatureDefinition("defence", "double", "defensa: lo que resta al logaritmo de los de su rival"),
+    FeatureDefinition("played", "int64", "partidos jugados en la temporada"),
+    FeatureDefinition("rival", "string", "contra quién jugó el último"),
+    FeatureDefinition("shots", "list<int64>", "disparos menos los del rival, en los últimos partidos en que se saben"),
+    FeatureDefinition("targets", "list<int64>", "disparos a puerta menos los del rival, igual"),
+    FeatureDefinition("corners", "list<int64>", "córners menos los del rival, igual"),
+    FeatureDefinition("cards", "list<int64>", "tarjetas menos las del rival, igual"),
+    FeatureDefinition("scoring", "json", "lo que se marcaba en la liga entonces: partidos y goles medios"),
 ))
 
 HEAD_TO_HEAD = FeatureView("head_to_head", ("league", "pair"), Meetings, "equipo de datos", None, (
-    _def("date", "date32", "día del último enfrentamiento"),
-    _def("margins", "list<int64>", f"diferencia de goles de los últimos {MEETINGS}, a favor del primero por orden alfabético"),
+    FeatureDefinition("date", "date32", "día del último enfrentamiento"),
+    FeatureDefinition("margins", "list<int64>", f"diferencia de goles de los últimos {MEETINGS}, a favor del primero por orden alfabético"),
 ))
 
 MATCH = FeatureView("match", ("league", "home_team", "away_team"), None, "equipo de modelos", MAX_AGE, (
-    _def("elo_diff", "double", "Elo del local menos Elo del visitante"),
-    _def("home_points", "double", "puntos por partido del local en los últimos"),
-    _def("away_points", "double", "puntos por partido del visitante en los últimos"),
-    _def("home_goal_diff", "double", "diferencia de goles por partido del local en los últimos"),
-    _def("away_goal_diff", "double", "diferencia de goles por partido del visitante en los últimos"),
-    _def("pi_diff", "double", "ventaja en goles del local, según los pi-ratings"),
-    _def("rate_diff", "double", "logaritmo de la razón de los goles esperados: quién es mejor"),
-    _def("rate_sum", "double", "logaritmo del producto de los goles esperados: cuánto se va a marcar"),
-    _def("home_rest", "double", "días de descanso del local, con tope"),
-    _def("away_rest", "double", "días de descanso del visitante, con tope"),
-    _def("head_to_head", "double", "diferencia de goles media, a favor del local, en los últimos enfrentamientos"),
-    _def("season_stage", "double", "parte de la temporada ya jugada, de 0 a 1"),
-    _def("shots_diff", "double", "disparos del local menos los del visitante, cada uno frente a sus rivales; 0 si no se saben"),
-    _def("targets_diff", "double", "disparos a puerta, igual"),
-    _def("corners_diff", "double", "córners, igual"),
-    _def("cards_diff", "double", "tarjetas, igual"),
+    FeatureDefinition("elo_diff", "double", "Elo del local menos Elo del visitante"),
+    FeatureDefinition("home_points", "double", "puntos por partido del local en los últimos"),
+    FeatureDefinition("away_points", "double", "puntos por partido del visitante en los últimos"),
+    FeatureDefinition("home_goal_diff", "double", "diferencia de goles por partido del local en los últimos"),
+    FeatureDefinition("away_goal_diff", "double", "diferencia de goles por partido del visitante en los últimos"),
+    FeatureDefinition("pi_diff", "double", "ventaja en goles del local, según los pi-ratings"),
+    FeatureDefinition("rate_diff", "double", "logaritmo de la razón de los goles esperados: quién es mejor"),
+    FeatureDefinition("rate_sum", "double", "logaritmo del producto de los goles esperados: cuánto se va a marcar"),
+    FeatureDefinition("home_rest", "double", "días de descanso del local, con tope"),
+    FeatureDefinition("away_rest", "double", "días de descanso del visitante, con tope"),
+    FeatureDefinition("head_to_head", "double", "diferencia de goles media, a favor del local, en los últimos enfrentamientos"),
+    FeatureDefinition("season_stage", "double", "parte de la temporada ya jugada, de 0 a 1"),
+    FeatureDefinition("shots_diff", "double", "disparos del local menos los del visitante, cada uno frente a sus rivales; 0 si no se saben"),
+    FeatureDefinition("targets_diff", "double", "disparos a puerta, igual"),
+    FeatureDefinition("corners_diff", "double", "córners, igual"),
+    FeatureDefinition("cards_diff", "double", "tarjetas, igual"),
 ))
 
 STORED = (TEAM_STATE, HEAD_TO_HEAD)  # lo que se guarda
@@ -703,6 +702,15 @@ def hide_password(
     return re.sub(r"//.*@", "//***@", url)
 
 # %% ../nbs/05_feature_store.ipynb #12012e17
+READ_SCRIPT = """
+local answer = redis.call('HMGET', KEYS[1], 'schema', unpack(ARGV, 2))
+for i = 2, #KEYS do
+  local last = redis.call('ZRANGE', KEYS[i], '(' .. ARGV[1], '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, 1)
+  answer[#answer + 1] = last[1] or false
+end
+return answer"""  # esquema, primer día de la liga y de cada entidad, y el último estado de cada una antes de un día
+
+
 @contextmanager
 def _redis_errors(url: str):
     import redis
@@ -734,19 +742,17 @@ class RedisOnlineStore(OnlineStore):
             except ValueError:
                 raise StoreError(f"FUTBOL_ONLINE_URL={hide_password(url)} no es una dirección de Redis. Se esperaba algo como redis://127.0.0.1:6379/0.") from None
             self.client.ping()
+        self._read = self.client.register_script(READ_SCRIPT)
 
     def read(self, league: str, home: str, away: str, day: str) -> Known:
         "Lo que se sabía de dos equipos antes de un día (ISO), en una ida y vuelta."
         asked = ((TEAM_STATE.name, league, home), (TEAM_STATE.name, league, away), (HEAD_TO_HEAD.name, league, pair_name(home, away)))
-        with _redis_errors(self.url), self.client.pipeline() as pipe:
-            pipe.hmget(META, "schema", f"first:{league}", *(f"since:{':'.join(entity)}" for entity in asked))
-            for entity in asked:
-                pipe.zrange(redis_key(*entity), f"({day_score(day)}", "-inf", desc=True, byscore=True, offset=0, num=1)
-            (schema, first, *since), *found = pipe.execute()
-        for entity, played, state in zip(asked, since, found, strict=True):
+        with _redis_errors(self.url):
+            schema, first, *found = self._read([META, *(redis_key(*entity) for entity in asked)], [day_score(day), f"first:{league}", *(f"since:{':'.join(entity)}" for entity in asked)])
+        since, (home_state, away_state, pair) = found[:3], found[3:]
+        for entity, played, state in zip(asked, since, found[3:], strict=True):
             if played and played < day and not state:
                 raise StoreError(f"Redis ha perdido los estados de {entity[-1]}: quizá los desaloja por falta de memoria (maxmemory-policy). {HOW}")
-        home_state, away_state, pair = (state[0] if state else None for state in found)
         return Known(schema or "", first, {team: state for team, played, state in zip((home, away), since, (home_state, away_state), strict=False) if played}, pair)
 
     def rows(self) -> dict[Key, str]:
