@@ -4,15 +4,17 @@
 
 # %% auto #0
 __all__ = ['TITLES', 'USAGE_ERRORS', 'app', 'data_app', 'registry_app', 'exercises_app', 'site_app', 'features_app', 'JsonFlag',
-           'LeagueOption', 'HEADERS', 'DayOption', 'WARNINGS', 'SolutionsOption', 'STYLES', 'in_spanish',
-           'SpanishGroup', 'SpanishCommand', 'emit', 'current_settings', 'known_matches', 'data_download',
-           'data_status', 'data_teams', 'parse_day', 'features_materialize', 'features_list', 'features_show',
-           'features_status', 'train_command', 'evaluate_command', 'registry_list', 'registry_promote',
-           'registry_rollback', 'predict_command', 'show_report', 'solutions_folder', 'grade_command',
+           'LeagueOption', 'HEADERS', 'DayOption', 'DaskOption', 'ReasonOption', 'WARNINGS', 'SolutionsOption',
+           'STYLES', 'in_spanish', 'SpanishGroup', 'SpanishCommand', 'emit', 'current_settings', 'known_matches',
+           'data_download', 'data_validate', 'data_status', 'data_teams', 'parse_day', 'features_materialize',
+           'features_list', 'features_show', 'features_status', 'workers', 'train_command', 'evaluate_command',
+           'pipeline_command', 'registry_list', 'registry_promote', 'registry_rollback', 'registry_history',
+           'registry_card', 'registry_prune', 'predict_command', 'show_report', 'solutions_folder', 'grade_command',
            'progress_command', 'exercises_build', 'exercises_check', 'exercises_kit', 'site_build', 'site_serve',
            'serve_command', 'dashboard_command', 'demo_command', 'lab_command', 'doctor_command', 'main']
 
 # %% ../nbs/tools/cli.ipynb #01a2b55e
+import contextlib
 import datetime as dt
 import json
 import os
@@ -77,7 +79,7 @@ def _group(help: str) -> typer.Typer:
 
 
 app = _group("Del partido jugado al modelo 1-X-2 en producción.")
-data_app = _group("Partidos: descargarlos, ver qué hay, qué equipos.")
+data_app = _group("Partidos: descargarlos, comprobarlos, ver qué hay, qué equipos.")
 registry_app = _group("Versiones del modelo: verlas, ascender una, volver atrás.")
 app.add_typer(data_app, name="data")
 exercises_app = _group("Ejercicios: generarlos, revisarlos, prepararlos para repartir.")
@@ -95,8 +97,8 @@ LeagueOption = Annotated[str, typer.Option("--league", help="Código de la liga:
 HEADERS = {"league": "liga", "season": "temporada", "matches": "partidos", "teams": "equipos", "since": "desde", "until": "hasta", "with_odds": "con cuotas",
            "team": "equipo", "seasons": "temporadas", "last_season": "última", "model": "modelo", "version": "versión", "aliases": "papel", "data_version": "datos",
            "created_at": "creada", "fixture": "partido", "features_as_of": "se sabe hasta", "check": "qué", "status": "estado", "detail": "detalle",
-           "stage": "etapa", "title": "título", "solved": "resueltos", "points": "puntos",
-           "rows": "filas", "added": "nuevos", "changed": "corregidos", "removed": "borrados", "view": "grupo", "feature": "variable", "dtype": "tipo", "owner": "a quién preguntar",
+           "file": "fichero", "rows": "filas", "good": "cumplen", "rejected": "apartadas", "stage": "etapa", "title": "título", "solved": "resueltos", "points": "puntos", "metric": "medida", "then": "entonces", "now": "ahora", "same": "igual", "at": "cuándo", "action": "qué", "instead_of": "en lugar de", "actor": "quién", "reason": "por qué",
+           "added": "nuevos", "changed": "corregidos", "removed": "borrados", "view": "grupo", "feature": "variable", "dtype": "tipo", "owner": "a quién preguntar",
            "max_age": "caduca (días)", "description": "qué es", "value": "valor", "store": "almacén", "last_match": "último partido", "age": "días"}
 
 
@@ -126,11 +128,25 @@ def known_matches(
     settings,  # `Settings`: dice dónde está la tabla
 ):  # DataFrame de partidos
     "La tabla de partidos; la primera vez la prepara con los que vienen en el paquete."
-    from futbol_mlops.data import load_matches, prepare
+    from futbol_mlops.data import load_matches
 
-    return load_matches(settings.matches_path) if settings.matches_path.exists() else prepare(settings)
+    if settings.matches_path.exists():
+        return load_matches(settings.matches_path)
+    from futbol_mlops.validation import ingest
+
+    return ingest(settings).matches
 
 # %% ../nbs/tools/cli.ipynb #e27ce015
+def _check_season(league: str, season: str) -> None:
+    "Una liga o una temporada que no existen son un mal uso."
+    from futbol_mlops.data import DataError, check_league, season_start
+
+    try:
+        _ = league and check_league(league), season and season_start(season)
+    except DataError as e:
+        raise typer.BadParameter(str(e)) from None
+
+
 @data_app.command("download", cls=SpanishCommand)
 def data_download(
     league: LeagueOption = "SP1",
@@ -139,20 +155,53 @@ def data_download(
     "Descarga una temporada de football-data.co.uk y la une a las demás."
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
-    from futbol_mlops.data import DataError, check_league, download, prepare, season_start
+    from futbol_mlops.data import download
+    from futbol_mlops.validation import ingest, read_valid
 
-    try:
-        check_league(league), season_start(season)
-    except DataError as e:
-        raise typer.BadParameter(str(e)) from None
+    _check_season(league, season)
     settings, err = current_settings(), Console(stderr=True)
     with Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), console=err, transient=True) as progress:
         task = progress.add_task(f"{league} {season}", total=None)
-        got = download(league, season, settings, progress=lambda done, total: progress.update(task, completed=done, total=total))
-    for message in got.messages:
-        err.print(message, style="yellow", highlight=False, soft_wrap=True)
-    matches = prepare(settings)
-    print(f"{league} {season}: {got.matches} partidos, {got.rejected} filas apartadas{'' if got.changed else '; no ha cambiado desde la última vez'}. En total, {len(matches)} partidos.")
+        got = download(league, season, settings, progress=lambda done, total: progress.update(task, completed=done, total=total), read=read_valid)
+    table = ingest(settings)
+    for message in table.messages:
+        err.print(message, style="yellow", highlight=False, markup=False, soft_wrap=True)
+    print(f"{league} {season}: {got.matches} partidos, {got.rejected} filas apartadas{'' if got.changed else '; no ha cambiado desde la última vez'}. En total, {len(table.matches)} partidos.")
+
+
+@data_app.command("validate", cls=SpanishCommand)
+def data_validate(
+    files: Annotated[list[Path] | None, typer.Argument(metavar="[FICHERO]...", help="CSV de football-data.co.uk, también .gz; sin ninguno, la tabla vigente o, si aún no la hay, los partidos del paquete.")] = None,
+    league: Annotated[str, typer.Option("--league", help="Liga que deben llevar los ficheros; por defecto, la que lleven.")] = "",
+    season: Annotated[str, typer.Option("--season", help="Su temporada, como 2025-26; por defecto, la de sus fechas.")] = "",
+    html: Annotated[Path | None, typer.Option("--html", help="Deja aquí el informe, en HTML.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    "Comprueba el contrato sin escribir nada. Acaba con 1 si aparta una fila o rechaza un fichero."
+    from futbol_mlops.data import load_matches, write_atomic
+    from futbol_mlops.validation import check_file, reasons, validate_matches, validation_report
+
+    if (league or season) and not files:
+        raise typer.BadParameter("--league y --season dicen qué se espera de un fichero; falta decir cuál.")
+    if missing := [str(path) for path in files or [] if not path.is_file()]:
+        raise typer.BadParameter(f"No existe el fichero {', '.join(missing)}.")
+    _check_season(league, season)
+    table = current_settings().matches_path
+    if files:
+        checked = [check_file(path, league or None, season or None) for path in files]
+    else:
+        checked = [validate_matches(load_matches(table), table.name) if table.exists() else validate_matches(load_matches(), "partidos del paquete")]
+    if html:
+        write_atomic(html, validation_report(checked).encode())
+    rows = [{"file": c.name, "rows": len(c.good) + len(c.rejected), "good": len(c.good), "rejected": len(c.rejected)} for c in checked]
+    problems = [[c.refused] if c.refused else reasons(c.rejected) for c in checked]
+    if as_json:
+        rows = [row | {"refused": bool(c.refused), "problems": texts} for row, c, texts in zip(rows, checked, problems, strict=True)]
+    emit(rows, as_json)
+    for text in [] if as_json else sum(problems, []):
+        Console(stderr=True).print(text, style="yellow", highlight=False, markup=False, soft_wrap=True)
+    if any(problems):
+        raise typer.Exit(1)
 
 
 @data_app.command("status", cls=SpanishCommand)
@@ -260,30 +309,99 @@ def features_status(at: DayOption = "", as_json: JsonFlag = False) -> None:
         raise typer.Exit(1)
 
 # %% ../nbs/tools/cli.ipynb #cdfdb029
+DaskOption = Annotated[str, typer.Option("--dask", help="Reparte el trabajo: dirección de un planificador de Dask (tcp://…), o «local» para procesos de esta máquina.")]
+
+
+@contextlib.contextmanager
+def workers(
+    address: str,  # la de `--dask`; vacía, este proceso
+):  # lo que recorre los bloques
+    "Quién hace el trabajo."
+    if not address:
+        yield map
+        return
+    from futbol_mlops.training import dask_map
+
+    with dask_map(None if address == "local" else address) as run:
+        yield run
+
+
 @app.command("train", cls=SpanishCommand)
-def train_command(as_json: JsonFlag = False) -> None:
+def train_command(
+    search: Annotated[int, typer.Option("--search", min=1, help="Busca ajustes con Optuna, hasta tener tantos intentos, y entrena la mejor receta.")] = 0,
+    reproduce: Annotated[int, typer.Option("--reproduce", metavar="VERSIÓN", help="Repite el entrenamiento de una versión registrada y compara las medidas.")] = 0,
+    dask: DaskOption = "",
+    as_json: JsonFlag = False,
+) -> None:
     "Entrena los candidatos, registra a los dos mejores y exporta al campeón."
-    from futbol_mlops.registry import export_champion, train_and_register
+    from futbol_mlops.registry import RegistryError, export_champion, list_versions, train_and_register
+    from futbol_mlops.training import reproduce as repeat
+    from futbol_mlops.training import search as look_for
 
     settings = current_settings()
-    matches = known_matches(settings)
-    with Console(stderr=True).status("Entrenando…"):
-        trained = train_and_register(settings, matches)
-        export_champion(settings, matches)
+    with workers(dask) as run, Console(stderr=True).status("Entrenando…"):
+        if reproduce:
+            version = next((v for v in list_versions(settings) if v.number == reproduce), None)
+            if version is None:
+                raise RegistryError(f"No hay versión {reproduce}. Las que hay están en «futbol-mlops registry list».")
+            table = repeat(settings, version.run_id, run)
+        else:
+            matches = known_matches(settings)
+            recipes = [look_for(settings, matches, search, run=run)] if search else []
+            trained = train_and_register(settings, matches, recipes, run)
+            export_champion(settings, matches)
+    if reproduce:
+        emit([{"metric": name, "then": row["then"], "now": row["now"], "same": bool(row["same"])} for name, row in table.iterrows()], as_json, f"Versión {reproduce}, con los datos {version.data_version}")
+        if not table["same"].all():
+            raise RegistryError(f"No sale lo mismo: difieren {', '.join(table.index[~table['same']])}. Se entrenó con el programa {version.commit}.")
+        return
     keys = ("select_rps", "rps", "log_loss", "accuracy", "ece")
     emit([{"model": t.name, **{k: t.metrics[k] for k in keys}, "run": t.run_id} for t in trained], as_json, "Del mejor al peor, por select_rps")
 
 
 @app.command("evaluate", cls=SpanishCommand)
-def evaluate_command(as_json: JsonFlag = False) -> None:
+def evaluate_command(dask: DaskOption = "", as_json: JsonFlag = False) -> None:
     "Evalúa los candidatos hacia delante en la Premier League, sin registrar nada."
     from futbol_mlops.features import build_features
     from futbol_mlops.models import MODELS
-    from futbol_mlops.training import evaluate
+    from futbol_mlops.training import Recipe, evaluate
 
     matches = known_matches(current_settings())
     X, _ = build_features(matches)
-    emit([{"model": name, **evaluate(name, matches, X).metrics} for name in MODELS], as_json)
+    with workers(dask) as run:
+        emit([{"model": name, **evaluate(Recipe(name), matches, X, run).metrics} for name in MODELS], as_json)
+
+
+@app.command("pipeline", cls=SpanishCommand)
+def pipeline_command(
+    only: Annotated[str, typer.Option("--only", metavar="ETAPA", help="Una sola etapa, y siempre: ingest, validate, features, train, gate o register.")] = "",
+    params: Annotated[Path | None, typer.Option("--params", help="Fichero YAML de ajustes, como params.yaml.")] = None,
+    home: Annotated[Path | None, typer.Option("--home", help="Carpeta del estado; por defecto, FUTBOL_HOME o .futbol.")] = None,
+    graph: Annotated[Path | None, typer.Option("--graph", help="Dibuja la ejecución en este SVG.")] = None,
+    dask: DaskOption = "",
+    as_json: JsonFlag = False,
+) -> None:
+    "De los ficheros al modelo registrado: ingesta, contrato, variables, entrenamiento, puerta y registro. Solo rehace lo que hace falta."
+    from futbol_mlops.data import write_atomic
+    from futbol_mlops.figures import figure_svg
+    from futbol_mlops.pipeline import Context, PipelineParams, last_run, load_params, run_figure, run_pipeline
+
+    settings = current_settings() if home is None else current_settings().model_copy(update={"home": home})
+    err, words = Console(stderr=True, highlight=False), {"start": "…", "done": "hecha", "skip": "sin cambios"}
+
+    def tell(stage: str, event: str, seconds: float) -> None:
+        if event != "start":
+            err.print(f"{stage:<9} {words[event]}{f' en {seconds:.1f} s' if event == 'done' else ''}")
+
+    with workers(dask) as run:
+        said = run_pipeline(Context(settings, load_params(params) if params else PipelineParams(), run), only or None, tell)
+    if graph:
+        write_atomic(graph, figure_svg(run_figure(last_run(settings)), "Grafo de la última ejecución de la cadena").encode())
+    if as_json:
+        print(json.dumps(said, ensure_ascii=False, default=str))
+    elif "gate" in said:
+        gate = said["gate"]
+        print(f"Aspirante: {gate['candidate']}. {'Asciende' if gate['promote'] else 'No asciende'}: {'; '.join(gate['reasons'])}.")
 
 
 @registry_app.command("list", cls=SpanishCommand)
@@ -296,26 +414,61 @@ def registry_list(as_json: JsonFlag = False) -> None:
     emit(rows, as_json)
 
 
+ReasonOption = Annotated[str, typer.Option("--reason", help="Por qué: queda escrito.")]
+
+
 @registry_app.command("promote", cls=SpanishCommand)
-def registry_promote(version: Annotated[int, typer.Argument(help="Número de versión, el de «registry list».")]) -> None:
+def registry_promote(
+    version: Annotated[int, typer.Argument(help="Número de versión, el de «registry list».")],
+    reason: ReasonOption = "a mano",
+) -> None:
     "Hace campeona una versión y exporta su paquete de servicio."
     from futbol_mlops.registry import export_champion, promote
 
     settings = current_settings()
-    promote(settings, version)
+    promote(settings, version, reason)
     export_champion(settings, known_matches(settings))
     print(f"La versión {version} es la campeona. El servidor la cargará al reiniciarse.")
 
 
 @registry_app.command("rollback", cls=SpanishCommand)
-def registry_rollback() -> None:
+def registry_rollback(reason: ReasonOption = "a mano") -> None:
     "Devuelve el título al campeón anterior y exporta su paquete."
     from futbol_mlops.registry import export_champion, rollback
 
     settings = current_settings()
-    number = rollback(settings)
+    number = rollback(settings, reason)
     export_champion(settings, known_matches(settings))
     print(f"La versión {number} vuelve a ser la campeona. El servidor la cargará al reiniciarse.")
+
+
+@registry_app.command("history", cls=SpanishCommand)
+def registry_history(as_json: JsonFlag = False) -> None:
+    "Quién ha sido campeón, desde cuándo, quién lo decidió y por qué."
+    from futbol_mlops.registry import role_history
+
+    emit([vars(event) for event in role_history(current_settings())], as_json)
+
+
+@registry_app.command("card", cls=SpanishCommand)
+def registry_card(version: Annotated[int, typer.Argument(help="Número de versión; por defecto, la campeona.")] = 0) -> None:
+    "La ficha de una versión, en Markdown: datos, usos, límites, medidas, ligas, energía e historia."
+    from futbol_mlops.registry import CHAMPION, RegistryError, list_versions, model_card
+
+    settings = current_settings()
+    found = [v for v in list_versions(settings) if v.number == version or (not version and CHAMPION in v.aliases)]
+    if not found:
+        raise RegistryError(f"No hay {f'versión {version}' if version else 'ninguna campeona'}. Las que hay están en «futbol-mlops registry list».")
+    print(model_card(settings, found[0]))
+
+
+@registry_app.command("prune", cls=SpanishCommand)
+def registry_prune(keep: Annotated[int, typer.Option("--keep", min=1, help="Versiones recientes que se guardan.")] = 10) -> None:
+    "Borra las versiones viejas que nunca han sido campeonas ni tienen un papel."
+    from futbol_mlops.registry import prune
+
+    gone = prune(current_settings(), keep)
+    print(f"Borradas: {', '.join(map(str, gone))}." if gone else "No hay nada que borrar.")
 
 # %% ../nbs/tools/cli.ipynb #4f7622a0
 WARNINGS = {"stale": "los datos acaban antes de ese día; faltan los partidos jugados desde entonces.",

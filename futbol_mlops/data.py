@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['LEAGUES', 'ENGLAND', 'SPAIN', 'TEAM_NAMES', 'OUTCOMES', 'OUTCOME_OF', 'SIGNS', 'GOALS', 'COUNT', 'ODDS', 'TEAM',
-           'COLUMNS', 'MAX_BYTES', 'DataError', 'check_league', 'season_start', 'season_name', 'plain', 'team_key',
-           'parse_names', 'canonical_team', 'team_id', 'parse_date', 'parse_goals', 'parse_odds', 'parse_count',
-           'Column', 'BadValue', 'parse_cells', 'parse_row', 'csv_lines', 'check_header', 'usual_season', 'read_rows',
-           'as_table', 'rejection_texts', 'read_matches', 'shipped_matches', 'load_matches', 'coverage', 'column_texts',
-           'data_version', 'write_atomic', 'save_matches', 'Answer', 'fetch', 'fetch_retrying', 'cached_headers',
-           'keep', 'Download', 'quarantine', 'download', 'merge_matches', 'prepare']
+           'COLUMNS', 'MAX_BYTES', 'DataError', 'check_league', 'season_start', 'season_name', 'season_window', 'plain',
+           'team_key', 'parse_names', 'canonical_team', 'team_id', 'parse_date', 'parse_goals', 'parse_odds',
+           'parse_count', 'Column', 'BadValue', 'parse_cells', 'parse_row', 'csv_lines', 'check_header', 'usual_season',
+           'read_rows', 'as_table', 'rejection_texts', 'file_content', 'read_matches', 'shipped_matches',
+           'load_matches', 'coverage', 'column_texts', 'data_version', 'write_atomic', 'save_matches', 'Answer',
+           'fetch', 'fetch_retrying', 'cached_headers', 'keep', 'Download', 'quarantine', 'download', 'merge_matches']
 
 # %% ../nbs/01_data.ipynb #e2d609e5
 import codecs
@@ -24,6 +24,7 @@ import re
 import secrets
 import time
 import unicodedata
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
@@ -77,6 +78,14 @@ def season_name(
     "Temporada de una fecha, contando que se abre el 1 de julio. Para un fichero entero vale la más repetida."
     start = date.year - (date.month < 7)
     return f"{start}-{(start + 1) % 100:02d}"
+
+
+def season_window(
+    season: str,  # temporada, como "2025-26"
+) -> tuple[dt.date, dt.date]:  # primer y último día en que pudo jugarse
+    "Entre qué días cabe una temporada: de julio a junio. La 2019-20, parada por la pandemia, acabó en agosto."
+    start = season_start(season)
+    return dt.date(start, 7, 1), dt.date(start + 1, 8, 31) if start == 2019 else dt.date(start + 1, 6, 30)
 
 # %% ../nbs/01_data.ipynb #8d86e840
 ENGLAND = """Arsenal; Aston Villa; Birmingham: Birmingham City; Blackburn: Blackburn Rovers; Blackpool; Bolton: Bolton Wanderers; Bournemouth;
@@ -256,8 +265,8 @@ def parse_row(
     row = parse_cells(cells)
     if league and row["league"] != league:
         raise BadValue("Div", row["league"], league)
-    start = season_start(row["season"])
-    if not dt.date(start, 7, 1) <= row["date"] <= dt.date(start + 1, 8, 31):
+    since, until = season_window(row["season"])
+    if not since <= row["date"] <= until:
         raise BadValue("Date", cells["Date"], f"una fecha de la temporada {row['season']}")
     margin = row["home_goals"] - row["away_goals"]
     result = "H" if margin > 0 else "A" if margin < 0 else "D"
@@ -317,30 +326,24 @@ def read_rows(
     rows: list[tuple[int, dict[str, str]]],  # número de línea y celdas
     league: str | None,  # liga que se espera
 ) -> tuple[list[dict], list[tuple]]:  # partidos, y de cada fila apartada: línea, columna, valor y qué se esperaba
-    "Lee las filas de un fichero y aparta las que no valen. Un equipo no juega dos veces el mismo día."
-    good, bad, played = [], [], {}
+    "Lee las filas de un fichero y aparta las que no se entienden. Cada partido recuerda su línea (`line`)."
+    good, bad = [], []
     for number, cells in rows:
         try:
-            row = parse_row(cells, league)
-            teams = [(row["date"], row["home_team"]), (row["date"], row["away_team"])]
-            for team in teams:
-                if team in played:
-                    raise BadValue("Date", cells["Date"], f"un partido por equipo y día, y {team[1]} ya juega en la línea {played[team]}")
+            good.append(parse_row(cells, league) | {"line": number})
         except BadValue as e:
             bad.append((number, *e.args))
-        else:
-            played |= dict.fromkeys(teams, number)
-            good.append(row)
     return good, bad
 
 
 def as_table(
     rows: list[dict],  # un diccionario por partido
+    extra: tuple[str, ...] = (),  # columnas que se añaden tal cual
 ):  # DataFrame con las columnas y los tipos de `COLUMNS`
     "La tabla de partidos: tipos fijos, en orden de fecha, liga y local, e índice de 0 en adelante."
     import pandas as pd
 
-    table = pd.DataFrame(rows, columns=[c.name for c in COLUMNS]).astype({c.name: c.dtype for c in COLUMNS})
+    table = pd.DataFrame(rows, columns=[*(c.name for c in COLUMNS), *extra]).astype({c.name: c.dtype for c in COLUMNS})
     return table.sort_values(["date", "league", "home_team"], ignore_index=True)
 
 
@@ -352,16 +355,34 @@ def rejection_texts(
     return [f"{r.file}, línea {r.line}: {r.column} {text}; se esperaba {r.expected}." for r, text in zip(rejected.itertuples(), said, strict=True)]
 
 # %% ../nbs/01_data.ipynb #d407d2ff
+def file_content(
+    source: bytes | str | Path,  # contenido de un CSV, o su ruta (también .gz)
+    league: str | None = None,  # da nombre a un contenido sin ruta
+) -> tuple[str, bytes]:  # nombre para los mensajes, y contenido sin comprimir
+    "Nombre y contenido de un fichero. Lanza `DataError` si no se puede abrir."
+    if isinstance(source, bytes):
+        return f"{league or 'datos'}.csv", source
+    name = Path(source).name
+    try:
+        data = Path(source).read_bytes()
+        return name, gzip.decompress(data) if name.endswith(".gz") else data
+    except FileNotFoundError:
+        raise DataError(f"No existe el fichero {source}.") from None
+    except (OSError, EOFError, zlib.error) as e:
+        raise DataError(f"{name} no se puede leer, o llegó cortado ({type(e).__name__}). Descárgalo otra vez.") from None
+
+# %% ../nbs/01_data.ipynb #3a43aab6
 def read_matches(
     source: bytes | str | Path,  # contenido de un CSV, o su ruta (también .gz)
     league: str | None = None,  # código que deben llevar las filas; `None`, el que lleven
     season: str | None = None,  # temporada, como "2025-26"; `None`, la de la columna Season o la de las fechas
+    with_lines: bool = False,  # añade la columna `line`: en qué línea del fichero está cada partido
 ) -> tuple:  # DataFrame de partidos, y DataFrame de filas apartadas (file, line, column, value, expected)
     "Lee un CSV de football-data.co.uk. Aparta las filas que no valen; lanza `DataError` si no vale el fichero."
     import pandas as pd
 
-    name, data = (f"{league or 'datos'}.csv", source) if isinstance(source, bytes) else (Path(source).name, Path(source).read_bytes())
-    lines = list(csv_lines(gzip.decompress(data) if name.endswith(".gz") else data))
+    name, data = file_content(source, league)
+    lines = list(csv_lines(data))
     header = lines.pop(0)[1] if lines else []
     given = {"Div": check_league(league)} if league else {}
     if season:
@@ -375,7 +396,8 @@ def read_matches(
     rejected = pd.DataFrame([(name, *row) for row in bad], columns=["file", "line", "column", "value", "expected"])
     if not good:
         raise DataError(" ".join([f"{name} no trae ningún partido que valga.", *rejection_texts(rejected.head(1))]))
-    return as_table([row | {"source": row["source"] or "football-data.co.uk"} for row in good]), rejected
+    good = [row | {"source": row["source"] or "football-data.co.uk"} for row in good]
+    return as_table(good, ("line",) if with_lines else ()), rejected
 
 # %% ../nbs/01_data.ipynb #f9313b6c
 @lru_cache
@@ -388,7 +410,7 @@ def shipped_matches():  # DataFrame; es el mismo cada vez: cópialo antes de toc
 
 
 def load_matches(
-    path: Path | None = None,  # tabla en Parquet escrita por `prepare`; `None`, los partidos que vienen con el paquete
+    path: Path | None = None,  # tabla en Parquet escrita por `save_matches`; `None`, los partidos que vienen con el paquete
 ):  # DataFrame con las columnas y los tipos de `COLUMNS`
     "Los partidos, en orden de fecha. Lanza `DataError` si la tabla no existe."
     import pandas as pd
@@ -396,7 +418,7 @@ def load_matches(
     if path is None:
         return shipped_matches().copy()
     if not Path(path).exists():
-        raise DataError(f"No existe la tabla de partidos {path}. La escribe `futbol_mlops.data.prepare()`.")
+        raise DataError(f"No existe la tabla de partidos {path}. La escribe `futbol_mlops.validation.ingest()`.")
     return as_table(pd.read_parquet(path))
 
 
@@ -564,16 +586,16 @@ class Download(NamedTuple):
 def quarantine(
     rejected,  # DataFrame de filas apartadas de un fichero
     settings: Settings,  # dice dónde está la carpeta del estado
-    league: str,  # código de la liga
-    season: str,  # temporada
+    name: str,  # nombre del fichero de cuarentena, como "SP1_2025-26"
+    explain: Callable = rejection_texts,  # filas apartadas → una frase por fila
 ) -> tuple[str, ...]:  # una frase por fila, y dónde mirarlas
     "Deja las filas apartadas en la carpeta de cuarentena; si no hay ninguna, borra las de la vez anterior."
-    path = settings.home / "quarantine" / f"{league}_{season}.csv"
+    path = settings.home / "quarantine" / f"{name}.csv"
     if rejected.empty:
         path.unlink(missing_ok=True)
         return ()
     write_atomic(path, rejected.to_csv(index=False).encode())
-    return (*rejection_texts(rejected), f"Apartadas en {path}; el resto del fichero se ha leído.")
+    return (*explain(rejected), f"Apartadas en {path}; el resto se ha leído.")
 
 
 def download(
@@ -584,6 +606,7 @@ def download(
     attempts: int = 4,  # veces que se pide como mucho
     wait: float = 0.5,  # segundos antes del segundo intento; después, el doble cada vez
     timeout: float = 20.0,  # segundos sin noticias del servidor
+    read: Callable = read_matches,  # (contenido o ruta, liga, temporada) → partidos y filas apartadas; `validation.read_valid` exige además el contrato
 ) -> Download:  # qué se descargó y qué se apartó
     "Descarga una temporada de football-data.co.uk, si ha cambiado. Lanza `DataError`, y deja lo que había, si algo va mal."
     settings, start = settings or get_settings(), season_start(season)
@@ -596,10 +619,10 @@ def download(
     if answer.status != 200 and not (headers and answer.status == 304):
         raise DataError(f"{url} contestó {answer.status}; se esperaba 200.")
     changed = answer.status == 200
-    matches, rejected = read_matches(answer.body if changed else path, league, season)
+    matches, rejected = read(answer.body if changed else path, league, season)
     if changed:
         keep(path, url, answer)
-    return Download(path, changed, len(matches), len(rejected), quarantine(rejected, settings, league, season))
+    return Download(path, changed, len(matches), len(rejected), quarantine(rejected, settings, f"{league}_{season}"))
 
 # %% ../nbs/01_data.ipynb #03a9bc08
 def merge_matches(
@@ -612,27 +635,4 @@ def merge_matches(
     fixture = ["league", "season", "home_team", "away_team"]
     known = {row for table in downloads for row in table[fixture].itertuples(index=False, name=None)}
     old = [row not in known for row in shipped[fixture].itertuples(index=False, name=None)]
-    merged = as_table(pd.concat([shipped[old], *downloads]))
-    sides = (merged[["league", "date", side]].set_axis(["league", "date", "team"], axis=1) for side in ("home_team", "away_team"))
-    played = pd.concat(sides)
-    for league, date, team in played[played.duplicated()].itertuples(index=False):
-        raise DataError(f"{team} ({league}) juega dos veces el {date:%d/%m/%Y}, según dos ficheros distintos. Descarga esa temporada otra vez, o borra su copia.")
-    return merged
-
-
-def prepare(
-    settings: Settings | None = None,  # `None`, los del entorno
-):  # DataFrame con los partidos, que también queda en `settings.matches_path`
-    "Une los partidos del paquete y los descargados, y guarda la tabla. Lanza `DataError` si un fichero no vale."
-    settings, downloads = settings or get_settings(), []
-    for path in sorted(settings.downloads_path.glob("*/*.csv")):
-        league, season = path.stem, path.parent.name
-        try:
-            matches, rejected = read_matches(path, league, season)
-        except DataError as e:
-            raise DataError(f"{e} Está en {path.parent}: bórralo o descárgalo otra vez.") from None
-        quarantine(rejected, settings, league, season)
-        downloads.append(matches)
-    merged = merge_matches(load_matches(), downloads)
-    save_matches(merged, settings.matches_path)
-    return merged
+    return as_table(pd.concat([shipped[old], *downloads]))

@@ -176,9 +176,9 @@ def run_demo(
             time.sleep(0.5)
 
     with stoppable(), ExitStack() as stack:
-        from futbol_mlops.data import prepare
+        from futbol_mlops.validation import ingest
 
-        matches = step("Partidos: del fichero a una tabla ordenada", lambda: prepare(settings))
+        matches = step("Partidos: del fichero a una tabla ordenada", lambda: ingest(settings).matches)
         trained = step("Modelo: entrenar, registrar y empaquetar al campeón", lambda: ensure_champion(settings, matches))
         if not trained:
             console.print("  [dim]ya estaba entrenado con estos partidos; «futbol-mlops train» entrena otra vez[/]")

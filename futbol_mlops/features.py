@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['HOME_ADVANTAGE', 'K_FACTOR', 'SEASON_KEEP', 'START_RATING', 'PROMOTED_RATING', 'PI_SCALE', 'PI_RATE', 'PI_TRANSFER',
-           'GOAL_PARAMS', 'FORM_MATCHES', 'PRIOR_POINTS', 'NO_STATS', 'FORM_FEATURES', 'FEATURES', 'MAX_REST',
-           'MEETINGS', 'SEASON_MATCHES', 'expected_score', 'elo_change', 'season_of', 'season_rating', 'pi_margin',
-           'pi_change', 'GoalParams', 'Scoring', 'MatchStats', 'performance', 'TeamState', 'expected_goals',
-           'learned_scoring', 'goal_errors', 'play', 'form', 'rest_days', 'match_features', 'UnknownTeam', 'History',
-           'match_stats', 'build_features']
+           'GOAL_PARAMS', 'FORM_MATCHES', 'PRIOR_POINTS', 'NO_STATS', 'FORM_FEATURES', 'RATING_FEATURES', 'FEATURES',
+           'MAX_REST', 'MEETINGS', 'SEASON_MATCHES', 'expected_score', 'elo_change', 'season_of', 'season_rating',
+           'pi_margin', 'pi_change', 'GoalParams', 'Scoring', 'MatchStats', 'performance', 'TeamState',
+           'expected_goals', 'learned_scoring', 'goal_errors', 'play', 'form', 'rest_days', 'match_features',
+           'UnknownTeam', 'History', 'match_stats', 'build_features']
 
 # %% ../nbs/04_features.ipynb #35a76aa8
 import datetime as dt
@@ -85,13 +85,13 @@ def pi_change(
 
 # %% ../nbs/04_features.ipynb #5c62191f
 class GoalParams(NamedTuple):
-    "Los ajustes del ataque y la defensa. Se eligieron sin mirar ningún partido de 2021-22 en adelante (se ve en 08_training)."
+    "Los ajustes del ataque y la defensa. Se eligieron sin mirar ningún partido de 2021-22 en adelante (se ve en 07_evaluation)."
 
     rate: float = 0.018  # lo que mueve un gol de error a un equipo ya conocido
     boost: float = 1.0  # al empezar la temporada se aprende más rápido: 1 es el doble
     keep: float = 0.93  # parte que sobrevive al verano
     promoted: float = -0.03  # ataque y defensa de un recién ascendido
-    league_rate: float = 0.002  # lo que mueve un gol de error a la media de la liga
+    league_rate: float = 0.0005  # lo que mueve un gol de error a la media de la liga
     chances: float = 0.5  # peso de las ocasiones frente a los goles, donde se saben los disparos
 
 
@@ -232,9 +232,10 @@ def play(
 
 # %% ../nbs/04_features.ipynb #c55bfc8b
 FORM_FEATURES = ("elo_diff", "home_points", "away_points", "home_goal_diff", "away_goal_diff")  # Elo y forma
+RATING_FEATURES = ("rate_diff", "rate_sum")  # logaritmos de la razón y del producto de los goles esperados
 FEATURES = (
     *FORM_FEATURES,
-    "pi_diff", "rate_diff", "rate_sum",  # pi-rating; logaritmos de la razón y del producto de los goles esperados
+    "pi_diff", *RATING_FEATURES,  # diferencia según las pi-ratings, y goles esperados
     "home_rest", "away_rest", "head_to_head", "season_stage",  # descanso, cara a cara y momento de la temporada
     "shots_diff", "targets_diff", "corners_diff", "cards_diff",  # juego reciente; 0 donde no se sabe
 )

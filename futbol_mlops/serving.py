@@ -437,7 +437,7 @@ class Predictor:
             raise BadFixture(self.errors(fixture, home_team, away_team, suggest))
         home, away = history.state_before(league, home_team, day), history.state_before(league, away_team, day)
         features = match_features(home, away, day, history.meetings_before(league, home_team, away_team, day))
-        probabilities = self.bundle.predict(features)
+        probabilities = self.bundle.predict(features, (league, home_team, away_team, day))
         as_of = max((s.date for s in (home, away) if s.date), default=None)
         warnings = ["stale"] if day > last_day else []
         if any(s.date is None or day - s.date > RECENT for s in (home, away)):

@@ -85,7 +85,7 @@ def test_registry_lists_champion_and_challenger(trained_home):
 
 def test_evaluate_prints_every_candidate(tmp_path):
     rows = json.loads(run("evaluate", "--json", home=tmp_path).stdout)
-    assert [row["model"] for row in rows] == ["base_rate", "elo_logit", "form_logit"]
+    assert [row["model"] for row in rows] == ["base_rate", "elo_logit", "form_logit", "dixon_coles", "boosting", "ensemble"]
 
 
 def test_doctor_reports_each_part(home):

@@ -27,7 +27,6 @@ from futbol_mlops.data import (
     data_version,
     download,
     load_matches,
-    prepare,
     read_matches,
     team_id,
 )
@@ -143,10 +142,19 @@ def test_goals_written_as_decimals_are_goals():
     assert read_matches(season_file("SP1,15/08/2024,Betis,Girona,2.0,1.0,H"))[0]["home_goals"][0] == 2
 
 
-def test_nobody_plays_twice_on_the_same_day():
-    matches, rejected = read_matches(SP1 + b"SP1,15/08/2024,Athletic Club,Celta,0,0,D\nSP1,16/08/2024,Celta,Alaves,2,1,H\n")
-    assert len(matches) == 3 and list(rejected["line"]) == [5, 6]
-    assert "Ath Bilbao ya juega en la línea 2" in rejected["expected"][0]
+def test_each_match_can_tell_its_line():
+    matches, _ = read_matches(SP1.replace(b"SP1,16/08/2024", b"\nSP1,14/08/2024"), with_lines=True)
+    assert matches.set_index("home_team")["line"].to_dict() == {"Celta": 5, "Ath Bilbao": 2, "Betis": 3}
+    assert "line" not in read_matches(SP1)[0]
+
+
+def test_season_windows():
+    assert data.season_window("2024-25") == (dt.date(2024, 7, 1), dt.date(2025, 6, 30))
+    assert data.season_window("2019-20") == (dt.date(2019, 7, 1), dt.date(2020, 8, 31))
+    late = season_file("I1,02/08/2020,Juventus,Roma,1,3,A", header=HEADER)
+    assert read_matches(late, "I1", "2019-20")[0]["season"][0] == "2019-20"
+    with pytest.raises(DataError, match="temporada 2018-19"):
+        read_matches(late.replace(b"2020", b"2019"), "I1", "2018-19")
 
 
 def test_quotes_are_understood_and_a_stray_one_costs_one_row():
@@ -180,6 +188,16 @@ def test_a_file_that_is_not_one_is_refused(body, message):
 def test_the_file_of_another_season_is_refused():
     with pytest.raises(DataError, match="se esperaba una fecha de la temporada 2025-26"):
         read_matches(SP1, "SP1", "2025-26")
+
+
+def test_a_file_that_cannot_be_opened_is_refused(tmp_path):
+    with pytest.raises(DataError, match="No existe el fichero"):
+        read_matches(tmp_path / "nada.csv")
+    for name, content in (("SP1.csv.gz", gzip.compress(SP1)[:-12]), ("E0.csv.gz", SP1), ("folder", None)):
+        path = tmp_path / name
+        path.mkdir() if content is None else path.write_bytes(content)
+        with pytest.raises(DataError, match=f"{name} no se puede leer"):
+            read_matches(path)
 
 
 def test_reads_paths_plain_and_compressed(tmp_path):
@@ -288,7 +306,7 @@ def test_readme_lists_the_corrected_scores_and_the_version():
 
 
 def test_missing_table_says_who_writes_it(tmp_path):
-    with pytest.raises(DataError, match="prepare"):
+    with pytest.raises(DataError, match="ingest"):
         load_matches(tmp_path / "matches.parquet")
 
 
@@ -562,65 +580,3 @@ def test_rejected_rows_are_told_and_kept_until_mended(origin, settings):
     assert get(settings).messages == done.messages  # sin cambios, pero el aviso sigue
     origin.files[URL] = good
     assert get(settings).rejected == 0 and not apart.exists()
-
-
-# --- preparar --------------------------------------------------------------------------------------------------------
-
-
-def test_prepare_without_downloads_is_the_shipped_table(settings):
-    pd.testing.assert_frame_equal(prepare(settings), load_matches())
-    pd.testing.assert_frame_equal(load_matches(settings.matches_path), load_matches())
-    assert set(files(settings)) == {"data/matches.parquet"}
-
-
-def test_prepare_adds_what_was_downloaded(settings):
-    get(settings)
-    matches = prepare(settings)
-    assert len(matches) == 7603 and data_version(matches) != data_version(load_matches())
-    assert matches.query("source == 'football-data.co.uk'")["home_team"].tolist() == ["Ath Bilbao", "Betis", "Celta"]
-    assert data_version(load_matches(settings.matches_path)) == data_version(matches)
-    assert data_version(prepare(settings)) == data_version(matches)
-
-
-def test_what_is_downloaded_wins(settings):
-    path = settings.downloads_path / "2023-24" / "SP1.csv"
-    data.write_atomic(path, season_file("SP1,12/08/2023,Almeria,Rayo Vallecano,7,2,H"))  # en el paquete: el 11, 0-2
-    matches = prepare(settings)
-    fixture = matches.query("season == '2023-24' and home_team == 'Almeria' and away_team == 'Vallecano'")
-    assert len(matches) == 7600
-    assert fixture[["home_goals", "source"]].values.tolist() == [[7, "football-data.co.uk"]]
-    assert fixture["date"].tolist() == [pd.Timestamp("2023-08-12")]
-
-
-def test_leagues_that_meet_four_times_keep_all_their_matches(settings):
-    path = settings.downloads_path / "2023-24" / "SC0.csv"
-    data.write_atomic(path, season_file("SC0,03/09/2023,Rangers,Celtic,0,1,A", "SC0,07/04/2024,Rangers,Celtic,3,3,D"))
-    assert len(prepare(settings).query("league == 'SC0'")) == 2
-
-
-def test_prepare_refuses_a_broken_file_and_keeps_the_table(settings):
-    prepare(settings)
-    before = settings.matches_path.read_bytes()
-    path = settings.downloads_path / "2024-25" / "SP1.csv"
-    data.write_atomic(path, b"<html>")
-    with pytest.raises(DataError, match="bórralo o descárgalo otra vez"):
-        prepare(settings)
-    assert settings.matches_path.read_bytes() == before
-    path.rename(path.with_name("liga.csv"))
-    with pytest.raises(DataError, match="Liga desconocida: «liga»"):
-        prepare(settings)
-
-
-def test_prepare_refuses_two_matches_of_a_team_on_one_day(settings):
-    data.write_atomic(settings.downloads_path / "2023-24" / "SP1.csv", season_file("SP1,11/08/2023,Sevilla,Mallorca,0,0,D"))
-    with pytest.raises(DataError, match=r"Sevilla \(SP1\) juega dos veces el 11/08/2023"):
-        prepare(settings)
-
-
-def test_prepared_matches_feed_the_features(settings):
-    from futbol_mlops.features import build_features
-
-    get(settings)
-    matches = prepare(settings)
-    features, _ = build_features(matches)
-    assert features.index.equals(matches.index) and not features.isna().any(axis=None)

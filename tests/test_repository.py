@@ -15,11 +15,11 @@ BIN = Path(sys.executable).parent
 NOTEBOOKS = sorted((ROOT / "nbs").glob("**/*.ipynb"))
 MODULES = sorted(p for p in (ROOT / "futbol_mlops").glob("*.py") if not p.name.startswith("_"))
 # De abajo arriba: un módulo solo importa de los anteriores.
-LAYERS = ("config", "figures", "preflight", "readme", "site", "data", "features", "feature_store", "models", "evaluation", "training", "bundle", "registry",
+LAYERS = ("config", "figures", "preflight", "readme", "site", "data", "validation", "versioning", "features", "feature_store", "goals", "models", "evaluation", "training", "bundle", "registry", "pipeline",
           "serving", "observability", "drift", "deployment", "app", "dashboard", "demo",
           "checks", "exercises", "wire", "isolation", "referee", "grading", "gradebook", "cli")
 # Lo que el servidor puede importar sin las bibliotecas de entrenar.
-SERVER = ("config", "features", "bundle", "serving", "observability", "app")
+SERVER = ("config", "features", "goals", "bundle", "serving", "observability", "app")
 
 
 def copy_tree(to: Path) -> Path:

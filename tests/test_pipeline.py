@@ -1,0 +1,244 @@
+"La cadena: se mata en cada punto, y siempre sigue; nunca queda un campeón a medias."
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT
+
+from futbol_mlops.bundle import load_bundle
+from futbol_mlops.config import Settings
+from futbol_mlops.pipeline import STAGES, Context, PipelineError, PipelineParams, gate_stage, last_run, run_pipeline
+from futbol_mlops.registry import list_versions, promote, rollback
+
+FEW = PipelineParams(candidates=("base_rate", "elo_logit"))
+CHILD = textwrap.dedent("""
+    import os, signal, sys
+    from pathlib import Path
+    from futbol_mlops import pipeline, registry
+    from futbol_mlops.config import Settings
+
+    module, name, when = sys.argv[2].split(":")
+    target = {"pipeline": pipeline, "registry": registry}[module]
+    whole = getattr(target, name)
+
+    def dying(*args, **kwargs):
+        if when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        whole(*args, **kwargs)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    if name.endswith("_stage"):
+        stages = tuple(pipeline.Stage(s.name, dying if s.work is whole else s.work, s.needs, s.makes, s.params, s.code) for s in pipeline.STAGES)
+        pipeline.STAGES = stages
+    else:
+        setattr(target, name, dying)
+        if module == "registry" and hasattr(pipeline, name):
+            setattr(pipeline, name, dying)
+    pipeline.run_pipeline(pipeline.Context(Settings(home=Path(sys.argv[1])), pipeline.PipelineParams(candidates=("base_rate", "elo_logit"))))
+""")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    "Una cadena que acabó."
+    settings = Settings(home=tmp_path_factory.mktemp("pipeline"))
+    return settings, run_pipeline(Context(settings, FEW))
+
+
+def killed(home, where: str) -> None:
+    done = subprocess.run([sys.executable, "-c", CHILD, home, where], capture_output=True, text=True, timeout=300)
+    assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+
+
+def whole(settings: Settings) -> bool:
+    "Si lo que hay se puede usar: un campeón con su paquete entero, o ninguna de las dos cosas."
+    champions = [v for v in list_versions(settings) if "champion" in v.aliases]
+    return len(champions) == 1 and load_bundle(settings.bundle_path).version == champions[0].semver
+
+
+POINTS = [f"pipeline:{stage.name}_stage:{when}" for stage in STAGES for when in ("before", "after")] + [
+    f"{module}:{name}:{when}" for module, name in (("pipeline", "log_candidates"), ("pipeline", "log_run"), ("registry", "register"), ("registry", "move_champion"), ("registry", "export_champion"))
+    for when in ("before", "after")]
+
+
+@pytest.mark.parametrize("where", POINTS)
+def test_killed_anywhere_it_ends_as_if_nothing(where, finished, tmp_path):
+    "Se mata en un punto la primera ejecución, y la siguiente acaba el trabajo."
+    settings = Settings(home=tmp_path / "home")
+    source = finished[0].home / "pipeline"
+    order = [stage.name for stage in STAGES]
+    if not where.startswith("pipeline:ingest"):  # lo anterior ya se hizo: se copia, para no repetir la evaluación en cada caso
+        stage = where.split(":")[1].removesuffix("_stage")
+        before = order[: order.index(stage) if stage in order else order.index("register")]
+        made = [name for s in STAGES if s.name in before for name in (*s.makes, f".{s.name}.done")]
+        (settings.home / "pipeline").mkdir(parents=True)
+        for name in made + (["cost.json"] if "train" in before else []):
+            shutil.copy2(source / name, settings.home / "pipeline" / name)
+    killed(settings.home, where)
+    if (settings.bundle_path / "manifest.json").exists():
+        load_bundle(settings.bundle_path)  # si está, está entero
+    said = run_pipeline(Context(settings, FEW))
+    assert whole(settings)
+    assert [v.semver for v in list_versions(settings)] == ["1.0.0"], "una sola versión, registrada una sola vez"
+    assert json.loads((settings.home / "pipeline" / "metrics.json").read_text()) == json.loads((source / "metrics.json").read_text())
+    assert list(said)[-1:] == ["register"] or where.endswith("register_stage:after")
+    assert run_pipeline(Context(settings, FEW)) == {}
+    assert not list((settings.home / "pipeline").glob(".*.tmp"))
+    import mlflow
+
+    runs = mlflow.search_runs(search_all_experiments=True)
+    assert set(runs["status"]) == {"FINISHED"} and (runs["tags.mlflow.runName"] == "elo_logit").sum() == 1
+
+
+def test_an_old_champion_survives_a_killed_challenger(finished, tmp_path):
+    "Con campeón puesto, matar el registro del aspirante lo deja todo como estaba."
+    settings = Settings(home=tmp_path / "home")
+    run_pipeline(Context(settings, PipelineParams(candidates=("base_rate",))))
+    assert [v.candidate for v in list_versions(settings)] == ["base_rate"]
+    killed(settings.home, "registry:move_champion:before")
+    assert whole(settings) and load_bundle(settings.bundle_path).manifest["candidate"] == "base_rate"
+    run_pipeline(Context(settings, FEW))
+    assert whole(settings) and load_bundle(settings.bundle_path).manifest["candidate"] == "elo_logit"
+
+
+def test_only_what_depends_on_a_change_is_repeated(finished, tmp_path):
+    shutil.copytree(finished[0].home, tmp_path / "home")
+    settings = Settings(home=tmp_path / "home")
+    events = [(line["stage"], line["event"]) for line in last_run(settings)]
+    assert [stage for stage, event in events if event == "done"] == [stage.name for stage in STAGES]
+    (settings.home / "pipeline" / "features.parquet").unlink()
+    (settings.home / "mlflow.db").exists()
+    context = Context(settings, FEW)
+    from futbol_mlops.pipeline import is_done
+
+    assert [stage.name for stage in STAGES if not is_done(stage, context)][:1] == ["features"]
+
+
+def test_a_rolled_back_recipe_does_not_come_back_alone(tmp_path):
+    settings = Settings(home=tmp_path)
+    run_pipeline(Context(settings, PipelineParams(candidates=("base_rate",))))
+    run_pipeline(Context(settings, FEW))
+    assert rollback(settings, "disparates el sábado") == 1
+    said = run_pipeline(Context(settings, FEW))
+    assert not said["gate"]["promote"] and "se acaba de volver atrás" in said["gate"]["reasons"][0]
+    assert [v.candidate for v in list_versions(settings) if "champion" in v.aliases] == ["base_rate"]
+    promote(settings, 2, "revisado")
+    assert run_pipeline(Context(settings, FEW))["gate"]["nothing_new"]
+
+
+def test_a_leak_stops_the_line(finished, tmp_path):
+    "Predicciones que conocen el resultado no llegan al registro."
+    shutil.copytree(finished[0].home / "pipeline", tmp_path / "pipeline")
+    settings = Settings(home=tmp_path)
+    forecasts = pd.read_parquet(tmp_path / "pipeline" / "forecasts.parquet")
+    matches = pd.read_parquet(tmp_path / "pipeline" / "matches.parquet")
+    from futbol_mlops.models import outcome_codes
+
+    y = outcome_codes(matches.loc[forecasts.loc["elo_logit"].index])
+    leaky = forecasts.loc["elo_logit", ["home_win", "draw", "away_win"]].to_numpy() * 0.4 + np.eye(3)[y] * 0.6
+    forecasts.loc[pd.IndexSlice["elo_logit", :], ["home_win", "draw", "away_win"]] = leaky
+    forecasts.to_parquet(tmp_path / "pipeline" / "forecasts.parquet")
+    with pytest.raises(PipelineError, match="demasiado bueno para ser verdad"):
+        gate_stage(Context(settings, FEW))
+
+
+def test_two_at_once(finished):
+    settings = finished[0]
+    code = "import sys, time; from filelock import FileLock\nwith FileLock(sys.argv[1]):\n    print('ya', flush=True); time.sleep(30)"
+    other = subprocess.Popen([sys.executable, "-c", code, settings.home / "pipeline" / ".lock"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "ya\n"
+        with pytest.raises(PipelineError, match="Ya hay otra ejecución"):
+            run_pipeline(Context(settings, FEW))
+    finally:
+        other.kill()
+        other.wait()
+    assert run_pipeline(Context(settings, FEW)) == {}, "el candado de un muerto no cierra nada"
+
+
+def dvc(folder, *args):
+    env = os.environ | {"PATH": f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(folder), "DVC_NO_ANALYTICS": "1"}
+    return subprocess.run([sys.executable, "-m", "dvc", *args], cwd=folder, env=env, capture_output=True, text=True, timeout=600)
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    "Un clon limpio de lo que hay ahora, con su propio Git, en el que `dvc repro` ya ha corrido."
+    from test_repository import copy_tree
+
+    folder = copy_tree(tmp_path_factory.mktemp("clone"))
+    shutil.rmtree(folder / ".futbol", ignore_errors=True)
+    git = ["git", "-c", "user.name=prueba", "-c", "user.email=prueba@example.com"]
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "todo"]):
+        subprocess.run([*git, *command], cwd=folder, check=True, capture_output=True)
+    start = time.monotonic()
+    done = dvc(folder, "repro")
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    return folder, done.stdout, time.monotonic() - start
+
+
+def lock(folder) -> dict:
+    import yaml
+
+    stages = yaml.safe_load((folder / "dvc.lock").read_text())["stages"]
+    return {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", ())}
+
+
+@pytest.mark.xdist_group("dvc")
+def test_dvc_repro_reproduces_the_committed_hashes(clone):
+    "Datos, medidas, decisión y versión: las huellas del `dvc.lock` que está en Git, en un clon sin nada."
+    committed, made = lock(ROOT), lock(clone[0])
+    exact = [path for path in committed if path.rpartition("/")[2] not in ("forecasts.parquet",)]
+    assert {path: made[path] for path in exact} == {path: committed[path] for path in exact}, "ejecuta «dvc repro» y añade dvc.lock"
+
+
+@pytest.mark.xdist_group("dvc")
+def test_dvc_repeats_only_what_depends_on_a_parameter(clone):
+    folder = clone[0]
+    text = (folder / "params.yaml").read_text()
+    (folder / "params.yaml").write_text(text.replace("bound: 0.003", "bound: 0.004"))
+    done = dvc(folder, "repro")
+    assert done.returncode == 0, done.stderr[-3000:]
+    ran = [line.split("'")[1] for line in done.stdout.splitlines() if line.startswith("Running stage")]
+    assert ran[:1] == ["gate"] and set(ran) <= {"gate", "register"}
+    (folder / "params.yaml").write_text(text)
+
+
+@pytest.mark.xdist_group("dvc")
+def test_dvc_push_and_pull_between_two_clones(clone, tmp_path):
+    "Lo que salió viaja por un remoto: en el otro clon no se calcula nada."
+    folder = clone[0]
+    remote, other = tmp_path / "remoto", tmp_path / "otro"
+    assert dvc(folder, "remote", "add", "-f", "-d", "local", str(remote)).returncode == 0
+    pushed = dvc(folder, "push")
+    assert pushed.returncode == 0, pushed.stderr
+    subprocess.run(["git", "clone", "-q", str(folder), str(other)], check=True, capture_output=True)
+    shutil.copy2(folder / ".dvc" / "config", other / ".dvc" / "config")
+    shutil.copy2(folder / "dvc.lock", other / "dvc.lock")
+    pulled = dvc(other, "pull")
+    assert pulled.returncode == 0, pulled.stderr
+    assert (other / ".futbol/pipeline/metrics.json").read_bytes() == (folder / ".futbol/pipeline/metrics.json").read_bytes()
+    assert "up to date" in dvc(other, "status").stdout
+
+
+def test_the_two_graphs_agree():
+    "dvc.yaml dice lo mismo que `STAGES`: etapas, lo que leen, lo que escriben y su código."
+    import yaml
+
+    described = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    assert list(described) == [stage.name for stage in STAGES]
+    folder = ".futbol/pipeline/"
+    for stage in STAGES:
+        told = described[stage.name]
+        made = {next(iter(out)) if isinstance(out, dict) else out for key in ("outs", "metrics", "plots") for out in told.get(key, ())}
+        assert made == {folder + name for name in stage.makes}
+        assert {dep for dep in told["deps"] if dep.startswith(folder)} == {folder + name for name in stage.needs}
+        assert {f"futbol_mlops/{module}.py" for module in (*stage.code, "pipeline")} <= set(told["deps"])
