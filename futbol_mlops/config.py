@@ -37,6 +37,7 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=1, le=65535, description="Puerto de la API")
     dashboard_port: int = Field(8501, ge=1, le=65535, description="Puerto del panel")
     bundle: Path | None = Field(None, description="Paquete de servicio; por defecto, el del campeón dentro de `home`")
+    online_url: str | None = Field(None, description="Almacén de variables en línea: sqlite:///fichero o redis://equipo:puerto/número; por defecto, un fichero dentro de `home`")
 
     actor: str = Field(default_factory=current_user, description="Quién decide: queda escrito junto a cada ascenso y cada vuelta atrás")
     solutions: Path | None = Field(None, description="Carpeta privada de soluciones, para calificar lo que cuenta")
@@ -50,6 +51,16 @@ class Settings(BaseSettings):
     def downloads_path(self) -> Path:
         "Los ficheros descargados, tal como llegaron."
         return self.home / "downloads"
+
+    @property
+    def features_path(self) -> Path:
+        "El almacén de variables de entrenar: una carpeta de ficheros Parquet."
+        return self.home / "features" / "offline"
+
+    @property
+    def online_store_url(self) -> str:
+        "El almacén de variables en línea: SQLite dentro de `home`, o lo que diga `FUTBOL_ONLINE_URL`."
+        return self.online_url or f"sqlite:///{(self.home / 'features' / 'online.db').resolve()}"
 
     @property
     def mlflow_url(self) -> str:

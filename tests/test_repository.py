@@ -15,7 +15,7 @@ BIN = Path(sys.executable).parent
 NOTEBOOKS = sorted((ROOT / "nbs").glob("**/*.ipynb"))
 MODULES = sorted(p for p in (ROOT / "futbol_mlops").glob("*.py") if not p.name.startswith("_"))
 # De abajo arriba: un módulo solo importa de los anteriores.
-LAYERS = ("config", "figures", "preflight", "readme", "site", "data", "validation", "versioning", "features", "goals", "models", "evaluation", "training", "bundle", "registry", "pipeline",
+LAYERS = ("config", "figures", "preflight", "readme", "site", "data", "validation", "versioning", "features", "feature_store", "goals", "models", "evaluation", "training", "bundle", "registry", "pipeline",
           "serving", "observability", "drift", "deployment", "app", "dashboard", "demo",
           "checks", "exercises", "wire", "isolation", "referee", "grading", "gradebook", "cli")
 # Lo que el servidor puede importar sin las bibliotecas de entrenar.
