@@ -30,7 +30,7 @@ from .features import GOAL_PARAMS, GoalParams, History, build_features
 from .figures import INK, MUTED, new_figure
 from .models import MODELS, NOT_SERVED, outcome_codes
 from .registry import CHALLENGER, CHAMPION, MODEL_NAME, Version, export_champion, list_versions, open_registry, promote, register, role_history
-from .training import Evaluated, Recipe, Trained, data_facts, evaluate, fit_recipe, log_run, open_tracking, recipe_of
+from .training import Evaluated, Recipe, Trained, best_first, data_facts, evaluate, fit_recipe, log_run, open_tracking, recipe_of
 from .validation import gather, reasons, validate_matches, validation_report
 from .versioning import code_version, save_version
 
@@ -204,7 +204,7 @@ def gate_stage(
 ) -> dict:  # candidate, champion, promote y reasons
     "Predicciones → quién es el aspirante, si asciende y por qué. Lanza `PipelineError` si el aspirante es demasiado bueno para ser verdad."
     metrics, matches = context.read_json("metrics.json"), load_matches(context.folder / "matches.parquet")
-    name = min(metrics, key=lambda candidate: metrics[candidate]["select_rps"])
+    name = best_first({candidate: values["select_rps"] for candidate, values in metrics.items()})[0]
     challenger, champion = Recipe(name, context.params.features), champion_of(context.settings)
     ours = forecast_of(context, challenger)
     alarms = leak_alarm(matches, ours)
@@ -377,7 +377,7 @@ class Journal:
         self,
         folder: Path,  # carpeta de la cadena
     ) -> None:
-        self.id = f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}-{os.getpid()}"
+        self.id = f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S%f}-{os.getpid()}"
         self.path = folder / "runs" / f"{self.id}.jsonl"
         self.path.parent.mkdir(parents=True, exist_ok=True)
 
@@ -453,14 +453,15 @@ def run_figure(
     words = {"done": "hecha", "skip": "sin cambios", "fail": "falló", "start": "a medias"}
     fig, ax = new_figure(figsize=(9, 1.9))
     for i, stage in enumerate(STAGES):
-        line = ended.get(stage.name)
-        color = EVENT_COLORS[line["event"]] if line else "#FFFFFF"
-        ax.text(i * 1.5 + 0.55, 0.3, " " * 30 + "\n\n", ha="center", va="center", bbox={"boxstyle": "round,pad=0.2", "facecolor": color, "edgecolor": MUTED})
-        ax.text(i * 1.5 + 0.55, 0.4, stage.name, ha="center", va="center", fontweight="bold", color=INK)
-        ax.text(i * 1.5 + 0.55, 0.16, words[line["event"]] + (f", {line['seconds']:.1f} s" if "seconds" in line else "") if line else "no llegó", ha="center", va="center", color=INK, fontsize=8)
-        ax.text(i * 1.5 + 0.55, -0.2, "\n".join(stage.makes[:2]), ha="center", va="top", color=MUTED, fontsize=7)
+        line, middle = ended.get(stage.name), i * 1.8 + 0.7
+        said = "no llegó" if line is None else words[line["event"]] + (f", {line['seconds']:.1f} s" if "seconds" in line else "")
+        box = {"boxstyle": "round,pad=0.2", "facecolor": EVENT_COLORS[line["event"]] if line else "#FFFFFF", "edgecolor": MUTED}
+        ax.text(middle, 0.3, " " * 30 + "\n\n", ha="center", va="center", bbox=box)
+        ax.text(middle, 0.4, stage.name, ha="center", va="center", fontweight="bold", color=INK)
+        ax.text(middle, 0.16, said, ha="center", va="center", color=INK, fontsize=8)
+        ax.text(middle, -0.25, "\n".join(stage.makes[:2]), ha="center", va="top", color=MUTED, fontsize=7)
         if i:
-            ax.annotate("", (i * 1.5 - 0.05, 0.3), (i * 1.5 - 0.35, 0.3), arrowprops={"arrowstyle": "->", "color": INK})
-    ax.set(xlim=(-0.1, len(STAGES) * 1.5 - 0.2), ylim=(-0.75, 0.8), title=f"Ejecución {lines[0]['run']}")
+            ax.annotate("", (middle - 0.7, 0.3), (middle - 1.1, 0.3), arrowprops={"arrowstyle": "->", "color": INK})
+    ax.set(xlim=(-0.1, len(STAGES) * 1.8 - 0.2), ylim=(-0.75, 0.8), title=f"Ejecución {lines[0]['run']}")
     ax.axis("off")
     return fig
