@@ -210,14 +210,16 @@ def gate_stage(
     alarms = leak_alarm(matches, ours)
     if alarms:
         raise PipelineError(f"{name} es demasiado bueno para ser verdad, y no se registra: {' '.join(alarms)} Busca la fuga antes de seguir.")
-    nothing_new = False
+    same_recipe = champion is not None and champion.recipe == challenger.id
+    nothing_new = same_recipe and champion.data_version == context.read_json("data.json")["version"]
     if champion is None:
         promoted, reasons_given = True, ["no había campeón"]
-    elif champion.recipe == challenger.id:
-        nothing_new = champion.data_version == context.read_json("data.json")["version"]
-        promoted, reasons_given = not nothing_new, ["es lo que ya está puesto: la misma receta y los mismos datos" if nothing_new else "la misma receta con datos nuevos"]
+    elif nothing_new:
+        promoted, reasons_given = False, ["es lo que ya está puesto: la misma receta y los mismos datos"]
     elif challenger.id in rolled_back(context.settings):
         promoted, reasons_given = False, ["de esa receta se acaba de volver atrás; si se quiere otra vez, que alguien la ascienda a mano"]
+    elif same_recipe:
+        promoted, reasons_given = True, ["la misma receta con datos nuevos"]
     else:
         decision = promotion_gate(matches, ours, forecast_of(context, recipe_of(context.settings, champion.run_id)),
                                   confidence=context.params.confidence, bound=context.params.bound)
@@ -402,7 +404,8 @@ def last_run(
     runs = sorted((settings.home / "pipeline" / "runs").glob("*.jsonl"))
     if not runs:
         raise PipelineError("La cadena no se ha ejecutado nunca aquí. Arráncala con «futbol-mlops pipeline».")
-    return [json.loads(line) for line in runs[-1].read_text(encoding="utf-8").splitlines()]
+    *whole, _ = runs[-1].read_text(encoding="utf-8").split("\n")  # una línea sin acabar es de un proceso muerto
+    return [json.loads(line) for line in whole]
 
 # %% ../nbs/10_pipeline.ipynb #282fde52
 def run_pipeline(

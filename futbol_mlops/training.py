@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 
+import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator
 
@@ -321,7 +322,7 @@ def search(
     if finished < trials:
         with mlflow.start_run(experiment_id=experiment_id, run_name="búsqueda", tags={"code": code_version(), "data.version": data_version(matches)}):
             for number in range(finished, trials):
-                study.sampler = optuna.samplers.TPESampler(seed=seed + number, n_startup_trials=8)
+                study.sampler = optuna.samplers.TPESampler(seed=int(np.random.SeedSequence([seed, number]).generate_state(1)[0]), n_startup_trials=8)
                 study.optimize(lambda trial: selection_score(trial, suggest(trial), matches, run), n_trials=1)
                 trial = study.get_trials(deepcopy=False)[-1]
                 with mlflow.start_run(experiment_id=experiment_id, run_name=f"intento {number}", nested=True, tags={"state": trial.state.name.lower()}):

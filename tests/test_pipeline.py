@@ -134,6 +134,33 @@ def test_a_rolled_back_recipe_does_not_come_back_alone(tmp_path):
     assert run_pipeline(Context(settings, FEW))["gate"]["nothing_new"]
 
 
+def test_a_rolled_back_recipe_does_not_come_back_with_the_next_matches(tmp_path, monkeypatch):
+    "El caso de cada martes: la misma receta con datos nuevos, después de una vuelta atrás."
+    from futbol_mlops import pipeline
+
+    settings, whole_table = Settings(home=tmp_path), pipeline.gather
+    params = PipelineParams(candidates=("base_rate",))
+    monkeypatch.setattr(pipeline, "gather", lambda settings: (whole_table(settings)[0].iloc[:-10], {}))
+    run_pipeline(Context(settings, params))
+    monkeypatch.undo()
+    (settings.home / "pipeline" / ".ingest.done").unlink()
+    assert run_pipeline(Context(settings, params))["gate"]["reasons"] == ["la misma receta con datos nuevos"]
+    assert [v.semver for v in list_versions(settings) if "champion" in v.aliases] == ["1.0.1"]
+    rollback(settings, "disparates")
+    said = run_pipeline(Context(settings, params))["gate"]
+    assert not said["promote"] and "se acaba de volver atrás" in said["reasons"][0]
+    assert [v.semver for v in list_versions(settings) if "champion" in v.aliases] == ["1.0.0"]
+
+
+def test_the_journal_of_a_dead_process_is_readable(finished, tmp_path):
+    shutil.copytree(finished[0].home / "pipeline" / "runs", tmp_path / "pipeline" / "runs")
+    newest = sorted((tmp_path / "pipeline" / "runs").glob("*.jsonl"))[-1]
+    before = last_run(Settings(home=tmp_path))
+    with open(newest, "a", encoding="utf-8") as out:
+        out.write(json.dumps({"stage": "train", "event": "fail", "error": "raro\u2028"}, ensure_ascii=False) + '\n{"stage": "ga')
+    assert [line["event"] for line in last_run(Settings(home=tmp_path))] == [*(line["event"] for line in before), "fail"]
+
+
 def test_a_leak_stops_the_line(finished, tmp_path):
     "Predicciones que conocen el resultado no llegan al registro."
     shutil.copytree(finished[0].home / "pipeline", tmp_path / "pipeline")
