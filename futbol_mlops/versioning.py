@@ -59,8 +59,12 @@ def version_changes(
     "Lo que cambió de una versión a otra, valor a valor."
     import pandas as pd
 
+    def keyed(table):
+        texts = pd.DataFrame({c: column_texts(table[c]) for c in [*FIXTURE, *names]}).sort_values("date", kind="stable")
+        return texts.assign(meeting=texts.groupby(FIXTURE).cumcount()).set_index([*FIXTURE, "meeting"])  # en Escocia se reciben dos veces
+
     names = [c.name for c in COLUMNS if c.name not in FIXTURE]
-    old, new = (pd.DataFrame({c: column_texts(table[c]) for c in [*FIXTURE, *names]}).groupby([*FIXTURE]).last() for table in (before, after))
+    old, new = keyed(before), keyed(after)
     both = old.index.intersection(new.index)
     a, b = old.loc[both], new.loc[both]
     edits = [frame for name in names for frame in [pd.DataFrame({"change": name, "before": a[name], "after": b[name]})[a[name].ne(b[name])]] if len(frame)]
@@ -68,7 +72,7 @@ def version_changes(
              (("added", new.index.difference(old.index)), ("removed", old.index.difference(new.index))) if len(index)]
     if not edits + moves:
         return pd.DataFrame(columns=[*FIXTURE, "change", "before", "after"])
-    return pd.concat([*moves, *edits]).reset_index()
+    return pd.concat([*moves, *edits]).reset_index().drop(columns="meeting")
 
 # %% ../nbs/03_versioning.ipynb #9d2ac285
 def code_version() -> str:  # «3f2a1b9», «3f2a1b9+cambios», o «v0.1.0» si el paquete no está en un repositorio

@@ -1,4 +1,5 @@
 "Paridad entre scikit-learn, el paquete y el servidor, el oráculo de Dixon-Coles y el listón de los modelos."
+import datetime as dt
 import json
 import time
 
@@ -37,13 +38,16 @@ def X(matches):
     return build_features(matches)[0]
 
 
-def test_bundle_equals_scikit_learn_on_1000_matches(trained_home, X):
+def test_bundle_equals_scikit_learn_on_1000_matches(trained_home, matches, X):
+    "Los mismos equipos y variables, en un partido por jugar: las fuerzas del paquete van a siete decimales."
     from futbol_mlops.registry import load_model
 
     model, _ = load_model(Settings(home=trained_home))
     bundle = load_bundle(trained_home / "bundle")
-    served = np.array([bundle.predict(row) for row in X.to_numpy()[-1000:]])
-    assert np.abs(served - model.predict_proba(X[-1000:])).max() <= 1e-9
+    fixtures = matches.join(X).tail(1000).assign(date=pd.Timestamp("2026-06-01"))
+    keys = fixtures[["league", "home_team", "away_team"]].itertuples(index=False, name=None)
+    served = np.array([bundle.predict(row, (*key, dt.date(2026, 6, 1))) for row, key in zip(X.to_numpy()[-1000:], keys, strict=True)])
+    assert np.abs(served - model.predict_proba(fixtures)).max() <= 1e-6
 
 
 def test_bundle_answers_a_past_match_with_what_was_known(trained_home, matches, X):
