@@ -362,16 +362,23 @@ def train_command(
 
 
 @app.command("evaluate", cls=SpanishCommand)
-def evaluate_command(dask: DaskOption = "", as_json: JsonFlag = False) -> None:
-    "Evalúa los candidatos hacia delante en la Premier League, sin registrar nada."
+def evaluate_command(league: LeagueOption = "E0", dask: DaskOption = "", as_json: JsonFlag = False) -> None:
+    "Evalúa los candidatos hacia delante en una liga, sin registrar nada."
+    from futbol_mlops.data import DataError, check_league
     from futbol_mlops.features import build_features
     from futbol_mlops.models import MODELS
     from futbol_mlops.training import Recipe, evaluate
 
+    try:
+        check_league(league)
+    except DataError as e:
+        raise typer.BadParameter(str(e)) from None
     matches = known_matches(current_settings())
     X, _ = build_features(matches)
     with workers(dask) as run:
-        emit([{"model": name, **evaluate(Recipe(name), matches, X, run).metrics} for name in MODELS], as_json)
+        rows = [{"model": name, **evaluate(Recipe(name), matches, X, run, league).metrics} for name in MODELS]
+    shown = ("model", "select_rps", "rps", "rps_low", "rps_high", "log_loss", "accuracy", "ece", "over_market")
+    emit(rows if as_json else [{key: row.get(key) for key in shown} for row in rows], as_json)
 
 
 @app.command("pipeline", cls=SpanishCommand)

@@ -194,11 +194,13 @@ def class_report(
 
 # %% ../nbs/07_evaluation.ipynb #146553cc
 def market_probabilities(
-    matches: pd.DataFrame,  # partidos con `odds_home`, `odds_draw` y `odds_away` (cuotas decimales medias)
+    matches: pd.DataFrame,  # partidos con `odds_home`, `odds_draw` y `odds_away` (cuotas decimales medias) y, si las hay, las de cierre
 ) -> pd.DataFrame:  # columnas `OUTCOMES`; solo los partidos que tienen las tres cuotas
-    "Probabilidades del mercado: la inversa de las cuotas, normalizada para que sume 1 (Štrumbelj 2014)."
-    inverse = 1 / matches[["odds_home", "odds_draw", "odds_away"]].dropna()
-    return inverse.div(inverse.sum(axis=1), axis=0).set_axis(list(OUTCOMES), axis=1)
+    "Probabilidades del mercado: la inversa de las cuotas (las de cierre, donde se saben), normalizada para que sume 1 (Štrumbelj 2014)."
+    average, closing = (pd.DataFrame({o: matches.get(f"odds_{moment}{side}") for o, side in zip(OUTCOMES, ("home", "draw", "away"), strict=True)}, index=matches.index, dtype=float)
+                        for moment in ("", "close_"))
+    inverse = 1 / closing.where(closing.notna().all(axis=1), average, axis=0).dropna()
+    return inverse.div(inverse.sum(axis=1), axis=0)
 
 # %% ../nbs/07_evaluation.ipynb #4276aa8b
 def weekly_interval(

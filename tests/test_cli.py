@@ -85,7 +85,35 @@ def test_registry_lists_champion_and_challenger(trained_home):
 
 def test_evaluate_prints_every_candidate(tmp_path):
     rows = json.loads(run("evaluate", "--json", home=tmp_path).stdout)
-    assert [row["model"] for row in rows] == ["base_rate", "elo_logit", "form_logit", "dixon_coles", "boosting", "ensemble"]
+    assert [row["model"] for row in rows] == ["base_rate", "elo_logit", "form_logit", "strength_logit", "goal_rates", "dixon_coles", "boosting", "ensemble"]
+
+
+def test_evaluate_another_league_says_what_is_missing(home):
+    done = run("evaluate", "--league", "SP1", home=home)
+    assert done.returncode == 1 and "De SP1 no hay ninguna temporada con la que elegir" in done.stderr
+    done = run("evaluate", "--league", "SP9", home=home)
+    assert done.returncode == 2 and "Liga desconocida: «SP9»" in done.stderr
+
+
+def test_registry_tells_who_decided_and_writes_the_card(trained_home):
+    events = json.loads(run("registry", "history", "--json", home=trained_home).stdout)
+    assert events[0]["action"] == "promote" and events[0]["actor"] and "elección" in events[0]["reason"]
+    card = run("registry", "card", home=trained_home).stdout
+    for section in ("# futbol-1x2 1.", "## Para qué no", "## Datos", "## Medidas", "intervalo del 95 %", "## Igualdad entre ligas", "LaLiga", "## Energía", "## Historia"):
+        assert section in card
+    assert run("registry", "card", "99", home=trained_home).returncode == 1
+
+
+@pytest.mark.parametrize("arguments, expected", [
+    (["pipeline", "--only", "nada"], "No hay ninguna etapa «nada»"),
+    (["pipeline", "--only", "gate"], "La etapa gate necesita"),
+    (["pipeline", "--params", "no_existe.yaml"], "No se pueden leer los ajustes"),
+    (["train", "--reproduce", "9"], "No hay versión 9"),
+    (["evaluate", "--dask", "tcp://127.0.0.1:1"], "Ningún planificador de Dask contesta"),
+])
+def test_what_cannot_be_done_is_said(arguments, expected, tmp_path):
+    done = run(*arguments, home=tmp_path)
+    assert done.returncode == 1 and expected in done.stderr and "Traceback" not in done.stderr, done.stderr
 
 
 def test_doctor_reports_each_part(home):

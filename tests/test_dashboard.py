@@ -128,7 +128,7 @@ def test_fixture(page, stack):
     assert page.get_by_label(re.compile(r"gana Man City, \d+ %; empate, \d+ %; gana Leicester, \d+ %")).count() == 1
     expect = pytest.importorskip("playwright.sync_api").expect
     expect(page.locator("[data-testid=stPlotlyChart] .bartext")).to_have_text([row[2] for row in rows], timeout=PATIENCE)
-    assert len(cells(page, "features")) == 5
+    assert len(cells(page, "features")) == 16
     assert page.evaluate("document.documentElement.lang") == "es"
     if target := os.environ.get("FUTBOL_SCREENSHOT"):
         page.mouse.move(0, 0)
@@ -185,7 +185,7 @@ def test_teams_and_model(page):
 
     go(page, "Modelo")
     card = dict(cells(page, "card"))
-    assert card["Modelo"] == "futbol-1x2 1.0.0" and card["Candidato"] == "form_logit" and card["Medido en"].startswith("Premier League")
+    assert card["Modelo"] == "futbol-1x2 1.0.0" and card["Candidato"] == "ensemble" and card["Medido en"].startswith("Premier League")
     rps = page.locator("[data-testid=stMetric]", has_text="RPS").locator("[data-testid=stMetricValue]").inner_text()
     assert 0.18 < float(rps.replace(",", ".")) < 0.21
     backtest = cells(page, "backtest")

@@ -333,8 +333,8 @@ def test_no_honest_model_and_not_the_market_rings_the_alarm(matches, forecasts):
 class LeakyHistory(History):
     "Anota las variables después de actualizar."
 
-    def add(self, league, home_team, away_team, date, home_goals, away_goals):
-        super().add(league, home_team, away_team, date, home_goals, away_goals)
+    def add(self, league, home_team, away_team, date, *result):
+        super().add(league, home_team, away_team, date, *result)
         return self.features(league, home_team, away_team, date + dt.timedelta(days=1))
 
 

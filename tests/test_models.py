@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from futbol_mlops.bundle import load_bundle
+from futbol_mlops.bundle import load_bundle, scorer
 from futbol_mlops.config import Settings
 from futbol_mlops.data import load_matches
 from futbol_mlops.evaluation import score_table, walk_forward
-from futbol_mlops.features import build_features
+from futbol_mlops.features import FEATURES, build_features
 from futbol_mlops.goals import fixture_probabilities, goal_rates, outcome_probabilities, scoreline
 from futbol_mlops.models import (
     MODELS,
@@ -178,6 +178,8 @@ def served(numbers, features, league, home_team, away_team):
         p = np.exp(points - points.max()) / np.exp(points - points.max()).sum()
     elif kind == "dixon_coles":
         p = fixture_probabilities(numbers["strengths"][league], home_team, away_team)
+    elif numbers["kind"] == "goal_rates":
+        p = scorer(numbers)([features[name] for name in FEATURES], None)
     else:
         p = sum(w * served(member, features, league, home_team, away_team) for w, member in zip(numbers["weights"], numbers["members"], strict=True))
     powers = np.asarray(p, dtype=float) ** (1 / numbers.get("temperature", 1.0))

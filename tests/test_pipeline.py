@@ -176,6 +176,14 @@ def test_a_leak_stops_the_line(finished, tmp_path):
         gate_stage(Context(settings, FEW))
 
 
+def test_a_version_is_reproduced_from_the_command_line(finished):
+    env = os.environ | {"FUTBOL_HOME": str(finished[0].home)}
+    done = subprocess.run([sys.executable, "-m", "futbol_mlops.cli", "train", "--reproduce", "1", "--json"], env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)
+    assert {"rps", "select_rps", "log_loss", "ece"} <= {row["metric"] for row in rows} and all(row["same"] for row in rows)
+
+
 def test_two_at_once(finished):
     settings = finished[0]
     code = "import sys, time; from filelock import FileLock\nwith FileLock(sys.argv[1]):\n    print('ya', flush=True); time.sleep(30)"

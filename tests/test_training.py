@@ -14,7 +14,17 @@ from futbol_mlops.config import Settings
 from futbol_mlops.data import DataError, load_matches
 from futbol_mlops.evaluation import REPORT_SEASONS
 from futbol_mlops.features import build_features
-from futbol_mlops.training import Recipe, dask_map, evaluate, open_study, reproduce, search, train
+from futbol_mlops.training import (
+    ClusterError,
+    Recipe,
+    TrainingError,
+    dask_map,
+    evaluate,
+    open_study,
+    reproduce,
+    search,
+    train,
+)
 from futbol_mlops.versioning import versions_folder
 
 
@@ -142,5 +152,15 @@ def test_a_worker_dies_and_the_evaluation_ends_the_same(matches, X):
 
 
 def test_nobody_answers_at_the_address():
-    with pytest.raises(ConnectionError, match="Ningún planificador de Dask contesta en tcp://127.0.0.1:1"), dask_map("tcp://127.0.0.1:1"):
+    with pytest.raises(ClusterError, match="Ningún planificador de Dask contesta en tcp://127.0.0.1:1"), dask_map("tcp://127.0.0.1:1"):
         pass
+
+
+def test_another_league_is_evaluated_with_the_seasons_there_are(matches, X):
+    "LaLiga solo trae 2023-24 de las que cuentan: no hay con qué elegir, y se dice."
+    with pytest.raises(TrainingError, match="De SP1 no hay ninguna temporada con la que elegir"):
+        evaluate(Recipe("goal_rates"), matches, X, league="SP1")
+    shifted = matches.assign(season=matches["season"].where(matches["league"] != "SP1", matches["season"].replace({"2016-17": "2018-19"})))
+    found = evaluate(Recipe("goal_rates"), shifted, X, league="SP1")
+    assert {row["season"] for row in found.backtest} == {"2018-19", "2023-24"}
+    assert 0 < found.metrics["over_market"] < 0.02
