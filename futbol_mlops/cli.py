@@ -7,11 +7,12 @@ __all__ = ['TITLES', 'USAGE_ERRORS', 'app', 'data_app', 'registry_app', 'exercis
            'LeagueOption', 'HEADERS', 'DayOption', 'DaskOption', 'ReasonOption', 'WARNINGS', 'SolutionsOption',
            'STYLES', 'in_spanish', 'SpanishGroup', 'SpanishCommand', 'emit', 'current_settings', 'known_matches',
            'data_download', 'data_validate', 'data_status', 'data_teams', 'parse_day', 'features_materialize',
-           'features_list', 'features_show', 'features_status', 'workers', 'train_command', 'evaluate_command',
-           'pipeline_command', 'registry_list', 'registry_promote', 'registry_rollback', 'registry_history',
-           'registry_card', 'registry_prune', 'predict_command', 'show_report', 'solutions_folder', 'grade_command',
-           'progress_command', 'exercises_build', 'exercises_check', 'exercises_kit', 'site_build', 'site_serve',
-           'serve_command', 'dashboard_command', 'demo_command', 'lab_command', 'doctor_command', 'main']
+           'features_list', 'features_show', 'features_status', 'data_diff', 'workers', 'train_command',
+           'evaluate_command', 'pipeline_command', 'registry_list', 'registry_promote', 'registry_rollback',
+           'registry_history', 'registry_card', 'registry_prune', 'predict_command', 'show_report', 'solutions_folder',
+           'grade_command', 'progress_command', 'exercises_build', 'exercises_check', 'exercises_kit', 'site_build',
+           'site_serve', 'serve_command', 'dashboard_command', 'demo_command', 'lab_command', 'doctor_command',
+           'explained', 'main']
 
 # %% ../nbs/tools/cli.ipynb #01a2b55e
 import contextlib
@@ -97,7 +98,7 @@ LeagueOption = Annotated[str, typer.Option("--league", help="Código de la liga:
 HEADERS = {"league": "liga", "season": "temporada", "matches": "partidos", "teams": "equipos", "since": "desde", "until": "hasta", "with_odds": "con cuotas",
            "team": "equipo", "seasons": "temporadas", "last_season": "última", "model": "modelo", "version": "versión", "aliases": "papel", "data_version": "datos",
            "created_at": "creada", "fixture": "partido", "features_as_of": "se sabe hasta", "check": "qué", "status": "estado", "detail": "detalle",
-           "file": "fichero", "rows": "filas", "good": "cumplen", "rejected": "apartadas", "stage": "etapa", "title": "título", "solved": "resueltos", "points": "puntos", "metric": "medida", "then": "entonces", "now": "ahora", "same": "igual", "at": "cuándo", "action": "qué", "instead_of": "en lugar de", "actor": "quién", "reason": "por qué",
+           "file": "fichero", "rows": "filas", "good": "cumplen", "rejected": "apartadas", "stage": "etapa", "title": "título", "solved": "resueltos", "points": "puntos", "metric": "medida", "then": "entonces", "now": "ahora", "same": "igual", "at": "cuándo", "action": "qué", "instead_of": "en lugar de", "actor": "quién", "reason": "por qué", "home_team": "local", "away_team": "visitante", "change": "cambio", "before": "antes", "after": "después",
            "added": "nuevos", "changed": "corregidos", "removed": "borrados", "view": "grupo", "feature": "variable", "dtype": "tipo", "owner": "a quién preguntar",
            "max_age": "caduca (días)", "description": "qué es", "value": "valor", "store": "almacén", "last_match": "último partido", "age": "días"}
 
@@ -308,6 +309,22 @@ def features_status(at: DayOption = "", as_json: JsonFlag = False) -> None:
     if offline != online or stale:
         raise typer.Exit(1)
 
+# %% ../nbs/tools/cli.ipynb #5d9e399e
+@data_app.command("diff", cls=SpanishCommand)
+def data_diff(
+    version: Annotated[str, typer.Argument(metavar="VERSIÓN", help="Huella de una versión guardada, o su principio; cada ejecución de la cadena y cada entrenamiento guardan la suya.")],
+    as_json: JsonFlag = False,
+) -> None:
+    "Qué partidos han cambiado desde una versión de los datos."
+    from futbol_mlops.versioning import load_version, version_changes
+
+    settings = current_settings()
+    changes = version_changes(load_version(version, settings), known_matches(settings)).to_dict("records")
+    if changes or as_json:
+        emit(changes, as_json)
+    else:
+        print("No ha cambiado nada.")
+
 # %% ../nbs/tools/cli.ipynb #cdfdb029
 DaskOption = Annotated[str, typer.Option("--dask", help="Reparte el trabajo: dirección de un planificador de Dask (tcp://…), o «local» para procesos de esta máquina.")]
 
@@ -329,7 +346,7 @@ def workers(
 @app.command("train", cls=SpanishCommand)
 def train_command(
     search: Annotated[int, typer.Option("--search", min=0, help="Busca ajustes con Optuna, hasta tener tantos intentos, y entrena la mejor receta.")] = 0,
-    reproduce: Annotated[int, typer.Option("--reproduce", metavar="VERSIÓN", help="Repite el entrenamiento de una versión registrada y compara las medidas.")] = 0,
+    reproduce: Annotated[int | None, typer.Option("--reproduce", min=1, metavar="VERSIÓN", help="Repite el entrenamiento de una versión registrada y compara las medidas.")] = None,
     dask: DaskOption = "",
     as_json: JsonFlag = False,
 ) -> None:
@@ -340,6 +357,8 @@ def train_command(
     from futbol_mlops.training import reproduce as repeat
     from futbol_mlops.training import search as look_for
 
+    if search and reproduce:
+        raise typer.BadParameter("--search y --reproduce no van juntas: una busca ajustes nuevos y la otra repite los de antes.")
     settings = current_settings()
     with workers(dask) as run, Console(stderr=True).status("Entrenando…"):
         if reproduce:
@@ -402,10 +421,13 @@ def pipeline_command(
         if event != "start":
             err.print(f"{stage:<9} {words[event]}{f' en {seconds:.1f} s' if event == 'done' else ''}")
 
-    with workers(dask) as run:
-        said = run_pipeline(Context(settings, load_params(params) if params else PipelineParams(), run), only or None, tell)
-    if graph:
-        write_atomic(graph, figure_svg(run_figure(last_run(settings)), "Grafo de la última ejecución de la cadena").encode())
+    context = Context(settings, load_params(params) if params else PipelineParams())
+    try:
+        with workers(dask) as context.run:
+            said = run_pipeline(context, only or None, tell)
+    finally:  # el dibujo hace más falta cuando algo falla
+        if graph and list(context.folder.glob("runs/*.jsonl")):
+            write_atomic(graph, figure_svg(run_figure(last_run(settings)), "Grafo de la última ejecución de la cadena").encode())
     if as_json:
         print(json.dumps(said, ensure_ascii=False, default=str))
     elif "gate" in said:
@@ -747,6 +769,25 @@ def doctor_command(as_json: JsonFlag = False) -> None:
         raise typer.Exit(1)
 
 # %% ../nbs/tools/cli.ipynb #1681be06
+def explained(
+    error: Exception,  # lo que ha salido mal
+) -> str:  # qué decir; vacío si no se sabe, y entonces se enseña la traza
+    "Un error, en una frase: los nuestros ya lo dicen; los del disco y los de MLflow, con lo que se puede hacer."
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    raised_in = trace.tb_frame.f_globals.get("__name__", "") if trace else ""
+    if type(error).__module__.startswith("futbol_mlops.") or (isinstance(error, ValueError) and raised_in.startswith("futbol_mlops.")):
+        return str(error)
+    if isinstance(error, OSError) and error.filename:
+        return f"No se puede usar {error.filename}: {error.strerror}. Comprueba la ruta y los permisos; la carpeta del estado se cambia con FUTBOL_HOME."
+    if type(error).__module__.partition(".")[0] in ("mlflow", "sqlalchemy"):
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return (f"El registro de experimentos no se entiende ({first[:200]}). Si has movido la carpeta del estado, devuélvela a su sitio: MLflow guarda rutas absolutas. "
+                "Si mlflow.db está dañado, apártalo y vuelve a entrenar.")
+    return ""
+
+# %% ../nbs/tools/cli.ipynb #61c2133c
 def main(
     arguments: list[str] | None = None,  # por defecto, los de la línea de órdenes
 ) -> int:  # 0 hecho, 1 el trabajo falló, 2 mal uso, 130 interrumpido
@@ -766,8 +807,8 @@ def main(
         if isinstance(e, ModuleNotFoundError) and not str(e.name).startswith("futbol_mlops"):
             err.print(f"Para esta orden falta la biblioteca «{e.name}». Instala el paquete con sus extras: pip install 'futbol_mlops[demo]', o [all] para todo.", style="red", highlight=False, markup=False, soft_wrap=True)
             return 1
-        if type(e).__module__.startswith("futbol_mlops.") and not os.environ.get("FUTBOL_TRACE"):
-            err.print(str(e), style="red", highlight=False, markup=False, soft_wrap=True)
+        if (text := explained(e)) and not os.environ.get("FUTBOL_TRACE"):
+            err.print(text, style="red", highlight=False, markup=False, soft_wrap=True)
             return 1
         raise
 

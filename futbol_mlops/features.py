@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 # %% ../nbs/04_features.ipynb #4c5876c8
 HOME_ADVANTAGE = 60.0  # puntos Elo que vale jugar en casa
-K_FACTOR = 14.0  # puntos Elo que se juegan en un partido; el doble si se gana por 2 (véase `elo_change`)
+K_FACTOR = 14.0  # puntos Elo que se juegan en un empate; con victoria, más cuanto mayor el margen (véase `elo_change`)
 SEASON_KEEP = 0.9  # parte de la diferencia con la media que sobrevive al verano
 START_RATING = 1500.0  # la media: todos, en la primera temporada que se conoce
 PROMOTED_RATING = 1400.0  # un equipo que aparece más tarde viene de una división inferior
@@ -320,7 +320,8 @@ class History:
         if not summers:
             return state
         keep = self.params.keep**summers
-        return state._replace(season=season, elo=season_rating(state.elo, summers), attack=state.attack * keep, defence=state.defence * keep, played=0)
+        return state._replace(season=season, elo=season_rating(state.elo, summers), attack=state.attack * keep, defence=state.defence * keep, played=0,
+                              shots=(), targets=(), corners=(), cards=())
 
     def first_season(
         self,

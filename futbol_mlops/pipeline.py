@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STAGES', 'EVENT_COLORS', 'PipelineError', 'PipelineParams', 'load_params', 'Context', 'ingest_stage',
-           'validate_stage', 'features_stage', 'train_stage', 'champion_of', 'rolled_back', 'forecast_of', 'gate_stage',
+           'validate_stage', 'features_stage', 'train_stage', 'rolled_back', 'forecast_of', 'gate_stage',
            'clear_unfinished', 'log_candidates', 'register_stage', 'Stage', 'stage_named', 'outside_state',
            'fingerprint', 'is_done', 'mark_done', 'Journal', 'last_run', 'run_pipeline', 'run_figure']
 
@@ -29,8 +29,8 @@ from .evaluation import REPORT_SEASONS, calibration_table, leak_alarm, promotion
 from .features import GOAL_PARAMS, GoalParams, History, build_features
 from .figures import INK, MUTED, new_figure
 from .models import MODELS, NOT_SERVED, outcome_codes
-from .registry import CHALLENGER, CHAMPION, MODEL_NAME, Version, export_champion, list_versions, open_registry, promote, register, role_history
-from .training import Evaluated, Recipe, Trained, best_first, data_facts, evaluate, fit_recipe, log_run, open_tracking, recipe_of
+from .registry import CHALLENGER, CHAMPION, MODEL_NAME, champion_of, export_champion, list_versions, open_registry, promote, register, role_history
+from .training import Evaluated, Recipe, Trained, data_facts, evaluate, fit_recipe, log_run, open_tracking, recipe_of, selection_key
 from .validation import gather, reasons, validate_matches, validation_report
 from .versioning import code_version, save_version
 
@@ -57,14 +57,24 @@ def load_params(
 
     try:
         given = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except (OSError, yaml.YAMLError) as e:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
         raise PipelineError(f"No se pueden leer los ajustes de {path}: {e}.") from None
+    if not isinstance(given, dict) or not all(isinstance(values, dict | None) for values in given.values()):
+        raise PipelineError(f"{path}: se esperaban secciones con sus ajustes, como «gate:» y debajo «confidence: 0.95»; llegó {str(given)[:80]!r}.")
+    given = {section: values or {} for section, values in given.items()}
     known = {"features": set(GOAL_PARAMS._fields), "train": {"candidates"}, "gate": {"confidence", "bound"}}
     for section, values in given.items():
         extra = [section] if section not in known else [f"{section}.{key}" for key in set(values or {}) - known[section]]
         if extra:
             raise PipelineError(f"{path}: no conozco {', '.join(sorted(extra))}. Se puede ajustar {', '.join(f'{s}.{k}' for s, keys in known.items() for k in sorted(keys))}.")
     features, train, gate = (given.get(section) or {} for section in known)
+    problems = [f"{s}.{k}: {v!r} no es un número" for s in ("features", "gate") for k, v in given.get(s, {}).items() if isinstance(v, bool) or not isinstance(v, int | float) or v != v]
+    problems += [f"features.{k}: {v} es negativo" for k, v in given.get("features", {}).items() if k != "promoted" and not problems and v < 0]
+    names = given.get("train", {}).get("candidates", ["base_rate"])
+    if not isinstance(names, list) or len(set(map(str, names))) != len(names):
+        problems.append(f"train.candidates: {names!r} no es una lista de nombres distintos")
+    if problems:
+        raise PipelineError(f"{path}: {'; '.join(problems)}. Corrige el fichero: el de ejemplo es params.yaml.")
     params = PipelineParams(GOAL_PARAMS._replace(**features), **({"candidates": tuple(train["candidates"])} if train else {}), **gate)
     unknown = set(params.candidates) - (set(MODELS) - set(NOT_SERVED))
     if unknown or not params.candidates:
@@ -168,20 +178,16 @@ def train_stage(
     return {name: round(e.metrics["select_rps"], 5) for name, e in evaluated.items()}
 
 # %% ../nbs/10_pipeline.ipynb #e7d3e95f
-def champion_of(
-    settings: Settings,  # dónde está el registro
-) -> Version | None:  # la versión campeona, o `None`
-    "Quién es campeón ahora."
-    return next((v for v in list_versions(settings) if CHAMPION in v.aliases), None)
-
-
 def rolled_back(
     settings: Settings,  # dónde está el registro
 ) -> set[str]:  # huellas de receta
-    "Las recetas de las que se ha vuelto atrás después del último ascenso: no vuelven a ascender solas."
+    "Las recetas de las que se ha vuelto atrás: no vuelven a ascender hasta que alguien asciende una de ellas a mano."
     recipes, found = {v.number: v.recipe for v in list_versions(settings)}, set()
     for event in role_history(settings):
-        found = found | {recipes.get(event.instead_of, "")} if event.action == "rollback" else set()
+        if event.action == "rollback":
+            found.add(recipes.get(event.instead_of, ""))
+        else:
+            found.discard(recipes.get(event.version, ""))
     return found
 
 
@@ -204,8 +210,12 @@ def gate_stage(
 ) -> dict:  # candidate, champion, promote y reasons
     "Predicciones → quién es el aspirante, si asciende y por qué. Lanza `PipelineError` si el aspirante es demasiado bueno para ser verdad."
     metrics, matches = context.read_json("metrics.json"), load_matches(context.folder / "matches.parquet")
-    name = best_first({candidate: values["select_rps"] for candidate, values in metrics.items()})[0]
-    challenger, champion = Recipe(name, context.params.features), champion_of(context.settings)
+    ranked = sorted(metrics, key=lambda candidate: selection_key(candidate, metrics[candidate]["select_rps"]))
+    vetoed, champion = rolled_back(context.settings), champion_of(context.settings)
+    recipes = {candidate: Recipe(candidate, context.params.features) for candidate in ranked}
+    allowed = [candidate for candidate in ranked if recipes[candidate].id not in vetoed]
+    name = (allowed or ranked)[0]
+    challenger = recipes[name]
     ours = forecast_of(context, challenger)
     alarms = leak_alarm(matches, ours)
     if alarms:
@@ -216,15 +226,19 @@ def gate_stage(
         promoted, reasons_given = True, ["no había campeón"]
     elif nothing_new:
         promoted, reasons_given = False, ["es lo que ya está puesto: la misma receta y los mismos datos"]
-    elif challenger.id in rolled_back(context.settings):
-        promoted, reasons_given = False, ["de esa receta se acaba de volver atrás; si se quiere otra vez, que alguien la ascienda a mano"]
+    elif not allowed:
+        promoted, reasons_given = False, ["de todas las recetas que compiten se ha vuelto atrás; si se quiere alguna otra vez, que alguien la ascienda a mano"]
     elif same_recipe:
         promoted, reasons_given = True, ["la misma receta con datos nuevos"]
     else:
         decision = promotion_gate(matches, ours, forecast_of(context, recipe_of(context.settings, champion.run_id)),
                                   confidence=context.params.confidence, bound=context.params.bound)
-        promoted, reasons_given = decision.promoted, list(decision.reasons)
-    said = {"candidate": name, "recipe": challenger.id, "champion": champion and champion.semver, "promote": promoted, "nothing_new": nothing_new, "reasons": reasons_given}
+        promoted, reasons_given = decision.promoted, [reason.rstrip(".") for reason in decision.reasons]
+        refresh = next((candidate for candidate in allowed if recipes[candidate].id == champion.recipe), None)
+        if not promoted and refresh and champion.data_version != context.read_json("data.json")["version"]:  # no sube nadie, pero hay partidos nuevos
+            promoted, reasons_given = True, [f"la misma receta con datos nuevos; {name} no asciende", *reasons_given]
+            name, challenger = refresh, recipes[refresh]
+    said = {"candidate": name, "recipe": challenger.id, "champion": champion and champion.semver, "champion_number": champion and champion.number, "promote": promoted, "nothing_new": nothing_new, "reasons": reasons_given}
     context.write_json("gate.json", said)
     return said
 
@@ -245,7 +259,7 @@ def log_candidates(
     context: Context,  # dónde y con qué
     tag: str,  # huella de la etapa
 ) -> dict[str, Trained]:  # nombre → ficha
-    "Entrena con todo y apunta en MLflow cada candidato; los que ya están completos no se repiten."
+    "Entrena con todo y apunta en MLflow cada candidato, empezando de cero si la vez anterior no acabó."
     import mlflow
 
     clear_unfinished(context.settings, tag)
@@ -272,8 +286,11 @@ def register_stage(
     if gate["nothing_new"]:
         said = {"candidate": gate["candidate"], "version": gate["champion"], "role": CHAMPION}
     else:
+        now = champion_of(context.settings)
         tag = hashlib.sha256((context.folder / "gate.json").read_bytes() + (context.folder / "metrics.json").read_bytes()).hexdigest()[:12]
         known = [v for v in list_versions(context.settings) if v.tag == tag]
+        if (now and now.number) != gate["champion_number"] and (now and now.tag) != tag:
+            raise PipelineError(f"La puerta decidió cuando la campeona era {gate['champion'] or 'ninguna'}, y ahora es {now.semver if now else 'ninguna'}: alguien la ha cambiado. Repite la puerta: «futbol-mlops pipeline».")
         number = known[0].number if known else register(context.settings, log_candidates(context, tag)[gate["candidate"]])
         if gate["promote"]:
             promote(context.settings, number, "; ".join(gate["reasons"]))
@@ -299,13 +316,13 @@ class Stage:
 
 
 STAGES = (
-    Stage("ingest", ingest_stage, (), ("raw.parquet",), code=("data",)),
+    Stage("ingest", ingest_stage, (), ("raw.parquet",), code=("data", "validation")),
     Stage("validate", validate_stage, ("raw.parquet",), ("matches.parquet", "data.json"), code=("validation",)),
     Stage("features", features_stage, ("matches.parquet",), ("features.parquet",), ("features",), ("features",)),
     Stage("train", train_stage, ("matches.parquet", "features.parquet"), ("forecasts.parquet", "metrics.json", "evaluation.json", "seasons.csv"),
           ("features", "candidates"), ("goals", "models", "evaluation", "training")),
     Stage("gate", gate_stage, ("matches.parquet", "data.json", "forecasts.parquet", "metrics.json"), ("gate.json",), ("features", "candidates", "confidence", "bound"), ("evaluation",)),
-    Stage("register", register_stage, ("gate.json", "metrics.json", "evaluation.json", "matches.parquet", "features.parquet"), ("registered.json",), (), ("registry", "bundle")),
+    Stage("register", register_stage, ("gate.json", "metrics.json", "evaluation.json", "matches.parquet", "features.parquet"), ("registered.json",), (), ("features", "models", "training", "registry", "bundle")),
 )
 
 
@@ -435,7 +452,7 @@ def run_pipeline(
                     journal.note(stage.name, "fail", seconds=round(time.perf_counter() - start, 3), error=f"{type(e).__name__}: {e}")
                     raise
                 mark_done(stage, context)
-                if stage.name == "register":  # ha movido el título, que la puerta mira: que no parezca una novedad
+                if stage.name == "register" and only is None:  # ha movido el título, que la puerta mira: que no parezca una novedad
                     mark_done(stage_named("gate"), context)
                 seconds = round(time.perf_counter() - start, 3)
                 journal.note(stage.name, "done", seconds=seconds, **said[stage.name])
@@ -452,6 +469,8 @@ def run_figure(
     lines: list[dict],  # lo que devuelve `last_run`
 ):  # figura de matplotlib
     "El grafo de una ejecución: qué se hizo, qué no hizo falta, qué falló y cuánto tardó."
+    if not lines:
+        raise PipelineError("El diario está vacío: el proceso murió antes de empezar. Vuelve a ejecutar la cadena.")
     ended = {line["stage"]: line for line in lines}
     words = {"done": "hecha", "skip": "sin cambios", "fail": "falló", "start": "a medias"}
     fig, ax = new_figure(figsize=(9, 1.9))

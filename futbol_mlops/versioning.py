@@ -25,11 +25,12 @@ def save_version(
     matches,  # DataFrame de partidos
     settings: Settings,  # dice dónde
 ) -> str:  # su huella
-    "Guarda una tabla de partidos con el nombre de su contenido; si ya estaba, no escribe nada."
+    "Guarda una tabla de partidos con el nombre de su contenido; si ya estaba y está sana, no escribe nada."
     version = data_version(matches)
-    path = versions_folder(settings) / f"{version}.parquet"
-    if not path.exists():
-        save_matches(matches, path)
+    try:
+        load_version(version, settings)
+    except DataError:  # no estaba, o estaba dañada
+        save_matches(matches, versions_folder(settings) / f"{version}.parquet")
     return version
 
 
@@ -43,9 +44,14 @@ def load_version(
     if len(found) != 1:
         shown = ", ".join(found or known[-5:]) or "ninguna; se guarda una en cada entrenamiento"
         raise DataError(f"{'Hay varias versiones que empiezan' if found else 'No hay ninguna versión que empiece'} por «{version}». {'Son' if found else 'Las que hay'}: {shown}.")
-    matches = load_matches(versions_folder(settings) / f"{found[0]}.parquet")
-    if data_version(matches) != found[0]:
-        raise DataError(f"La versión {found[0]} está dañada: su contenido es {data_version(matches)}. Recupérala de la copia de seguridad (`dvc pull`).")
+    path = versions_folder(settings) / f"{found[0]}.parquet"
+    try:
+        matches = load_matches(path)
+        content = data_version(matches)
+    except (OSError, ValueError, KeyError):  # un Parquet cortado, o con otras columnas
+        content = "ilegible"
+    if content != found[0]:
+        raise DataError(f"La versión {found[0]} está dañada: su contenido es {content}. Recupera {path} de una copia de seguridad.")
     return matches
 
 # %% ../nbs/03_versioning.ipynb #6a0768a0

@@ -27,6 +27,7 @@ def test_no_arguments_shows_help_as_wrong_use():
     (["train", "--jason"], "No existe la opción --jason"),
     (["predict", "Arsenal"], "Falta el argumento"),
     (["registry", "promote", "dos"], "no es un número entero"),
+    (["train", "--search", "3", "--reproduce", "1"], "no van juntas"),
     (["data", "download", "--league", "XX"], "Liga desconocida"),
     (["data", "download", "--season", "2025"], "2025"),
 ])
@@ -109,6 +110,7 @@ def test_registry_tells_who_decided_and_writes_the_card(trained_home):
     (["pipeline", "--only", "gate"], "La etapa gate necesita"),
     (["pipeline", "--params", "no_existe.yaml"], "No se pueden leer los ajustes"),
     (["train", "--reproduce", "9"], "No hay versión 9"),
+    (["data", "diff", "abc"], "No hay ninguna versión que empiece por «abc»"),
     (["evaluate", "--dask", "tcp://127.0.0.1:1"], "Ningún planificador de Dask contesta"),
 ])
 def test_what_cannot_be_done_is_said(arguments, expected, tmp_path):
@@ -120,3 +122,15 @@ def test_doctor_reports_each_part(home):
     rows = json.loads(run("doctor", "--json", home=home).stdout)
     found = {row["check"]: row["status"] for row in rows}
     assert found["Python"] == "bien" and found["modelo"] == "bien" and "contenedores" in found
+
+
+def test_a_state_folder_that_cannot_be_is_said(tmp_path):
+    (tmp_path / "fichero").write_text("")
+    done = run("pipeline", home=tmp_path / "fichero" / "estado")
+    assert done.returncode == 1 and "No se puede usar" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_damaged_registry_is_said(tmp_path):
+    (tmp_path / "mlflow.db").write_bytes(b"esto no es una base de datos" * 100)
+    done = run("registry", "list", home=tmp_path)
+    assert done.returncode == 1 and "no se entiende" in done.stderr and "Traceback" not in done.stderr

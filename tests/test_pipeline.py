@@ -127,7 +127,7 @@ def test_a_rolled_back_recipe_does_not_come_back_alone(tmp_path):
     run_pipeline(Context(settings, FEW))
     assert rollback(settings, "disparates el sábado") == 1
     said = run_pipeline(Context(settings, FEW))
-    assert not said["gate"]["promote"] and "se acaba de volver atrás" in said["gate"]["reasons"][0]
+    assert said["gate"]["candidate"] == "base_rate" and said["gate"]["nothing_new"], "la receta de la que se volvió atrás no compite"
     assert [v.candidate for v in list_versions(settings) if "champion" in v.aliases] == ["base_rate"]
     promote(settings, 2, "revisado")
     assert run_pipeline(Context(settings, FEW))["gate"]["nothing_new"]
@@ -147,8 +147,57 @@ def test_a_rolled_back_recipe_does_not_come_back_with_the_next_matches(tmp_path,
     assert [v.semver for v in list_versions(settings) if "champion" in v.aliases] == ["1.0.1"]
     rollback(settings, "disparates")
     said = run_pipeline(Context(settings, params))["gate"]
-    assert not said["promote"] and "se acaba de volver atrás" in said["reasons"][0]
+    assert not said["promote"] and "se ha vuelto atrás" in said["reasons"][0]
     assert [v.semver for v in list_versions(settings) if "champion" in v.aliases] == ["1.0.0"]
+
+
+def test_the_champion_learns_new_matches_though_no_challenger_beats_it(tmp_path, monkeypatch):
+    "El aspirante no convence; el campeón se reentrena con lo que se ha jugado."
+    from futbol_mlops import pipeline
+
+    settings, whole_table = Settings(home=tmp_path), pipeline.gather
+    monkeypatch.setattr(pipeline, "gather", lambda settings: (whole_table(settings)[0].iloc[:-10], {}))
+    run_pipeline(Context(settings, FEW))
+    monkeypatch.undo()
+    promote(settings, 1)
+    (settings.home / "pipeline" / ".ingest.done").unlink()
+    wider = PipelineParams(candidates=("base_rate", "goal_rates", "dixon_coles"))
+    gate = run_pipeline(Context(settings, wider))["gate"]
+    assert gate["candidate"] == "goal_rates" and gate["promote"] and "dixon_coles no asciende" in gate["reasons"][0]
+    assert [v.semver for v in list_versions(settings) if "champion" in v.aliases] == ["1.0.1"]
+
+
+def test_register_does_not_obey_an_old_gate(tmp_path):
+    "Después de una vuelta atrás, repetir solo el registro no la deshace."
+    settings = Settings(home=tmp_path)
+    run_pipeline(Context(settings, PipelineParams(candidates=("base_rate",))))
+    run_pipeline(Context(settings, FEW))
+    rollback(settings, "disparates")
+    (settings.home / "pipeline" / "metrics.json").write_text((settings.home / "pipeline" / "metrics.json").read_text() + " ")  # otra huella
+    gate = json.loads((settings.home / "pipeline" / "gate.json").read_text())
+    (settings.home / "pipeline" / "gate.json").write_text(json.dumps(gate | {"champion_number": 2, "champion": "1.1.0"}))
+    with pytest.raises(PipelineError, match="alguien la ha cambiado"):
+        run_pipeline(Context(settings, FEW), only="register")
+    assert [v.candidate for v in list_versions(settings) if "champion" in v.aliases] == ["base_rate"]
+
+
+def test_a_downloaded_league_with_one_season_does_not_stop_the_line(finished, tmp_path):
+    "Una liga nueva, sin pasado: ni la evaluación por ligas ni la exportación del campeón se rompen."
+    from futbol_mlops.data import load_matches
+    from futbol_mlops.registry import export_champion
+
+    settings = Settings(home=tmp_path)
+    run_pipeline(Context(settings, PipelineParams(candidates=("base_rate", "dixon_coles"))))
+    matches = load_matches(settings.matches_path)
+    newcomers = matches.query("league == 'SP1' and season == '2023-24'").assign(league="D1")
+    together = pd.concat([matches, newcomers]).sort_values(["date", "league", "home_team"], ignore_index=True)
+    export_champion(settings, together)
+    bundle = load_bundle(settings.bundle_path)
+    assert bundle.leagues == ["D1", "E0", "SP1"]
+    from futbol_mlops.features import build_features
+    from futbol_mlops.training import Recipe, league_rows
+
+    assert {row["league"] for row in league_rows(together, build_features(together)[0], Recipe("dixon_coles"))} == {"E0", "SP1"}
 
 
 def test_the_journal_of_a_dead_process_is_readable(finished, tmp_path):
