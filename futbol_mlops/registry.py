@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MODEL_NAME', 'CHAMPION', 'CHALLENGER', 'USES', 'RegistryError', 'open_registry', 'one_at_a_time', 'schema_of',
            'next_semver', 'register', 'given_numbers', 'model_file', 'Version', 'list_versions', 'version_table',
-           'Event', 'role_history', 'move_champion', 'promote', 'rollback', 'open_version', 'champion_of', 'load_model',
+           'open_version', 'Event', 'role_history', 'move_champion', 'promote', 'rollback', 'champion_of', 'load_model',
            'strength_snapshots', 'served_numbers', 'export_champion', 'backtest_of', 'markdown_table', 'model_card',
            'prune', 'train_and_register']
 
@@ -159,6 +159,24 @@ def version_table(
     rows = [{"versión": v.number, "semver": v.semver, "modelo": v.candidate, "papel": ", ".join(v.aliases), "rps": v.metrics.get("rps"), "datos": v.data_version} for v in versions]
     return pd.DataFrame(rows, columns=["versión", "semver", "modelo", "papel", "rps", "datos"]).set_index("versión")
 
+# %% ../nbs/09_registry.ipynb #75a61b1e
+def open_version(
+    settings: Settings,  # dónde está el registro
+    number: int,  # número de versión
+) -> BaseEstimator:  # el modelo
+    "Abre el modelo de una versión. Lanza `RegistryError` si el fichero cambió o si guarda tipos desconocidos."
+    import skops.io
+    from skops.io.exceptions import UntrustedTypesFoundException
+
+    registered = open_registry(settings).get_model_version(MODEL_NAME, str(number))
+    path, expected = model_file(registered.source), registered.tags["sha256"]
+    if sha256_of(path) != expected:
+        raise RegistryError(f"El modelo de la versión {number} no es el que se registró: su SHA-256 empieza por {sha256_of(path)[:12]} y el registro dice {expected[:12]}. Usa una versión sana: «futbol-mlops registry rollback», o entrena otra.")
+    try:
+        return skops.io.load(path, trusted=TRUSTED_TYPES)
+    except UntrustedTypesFoundException as e:
+        raise RegistryError(f"La versión {number} guarda tipos que no están en la lista de confianza: {e}. No se ha ejecutado nada.") from None
+
 # %% ../nbs/09_registry.ipynb #ed7bc285
 @dataclass(frozen=True)
 class Event:
@@ -180,8 +198,8 @@ def role_history(
     versions = client.search_model_versions(f"name = '{MODEL_NAME}'")
     noted = sorted((Event(**json.loads(value)) for v in versions for key, value in v.tags.items() if key.startswith("event.")), key=lambda event: event.at)
     champion = client.get_registered_model(MODEL_NAME).aliases.get(CHAMPION)
-    after = [*(event.instead_of for event in noted[1:]), int(champion) if champion else None]  # quién mandaba cuando se escribió la siguiente
-    return [event for event, ruled in zip(noted, after, strict=True) if event.version == ruled]
+    ruling = [event.instead_of for event in noted] + [int(champion) if champion else None]  # quién mandaba al escribir cada nota, y ahora
+    return [event for event, then in zip(noted, ruling[1:], strict=True) if event.version == then]
 
 
 def move_champion(
@@ -236,24 +254,6 @@ def rollback(
     return number
 
 # %% ../nbs/09_registry.ipynb #05bbe7aa
-def open_version(
-    settings: Settings,  # dónde está el registro
-    number: int,  # número de versión
-) -> BaseEstimator:  # el modelo
-    "Abre el modelo de una versión. Lanza `RegistryError` si el fichero cambió o si guarda tipos desconocidos."
-    import skops.io
-    from skops.io.exceptions import UntrustedTypesFoundException
-
-    registered = open_registry(settings).get_model_version(MODEL_NAME, str(number))
-    path, expected = model_file(registered.source), registered.tags["sha256"]
-    if sha256_of(path) != expected:
-        raise RegistryError(f"El modelo de la versión {number} no es el que se registró: su SHA-256 empieza por {sha256_of(path)[:12]} y el registro dice {expected[:12]}. Usa una versión sana: «futbol-mlops registry rollback», o entrena otra.")
-    try:
-        return skops.io.load(path, trusted=TRUSTED_TYPES)
-    except UntrustedTypesFoundException as e:
-        raise RegistryError(f"La versión {number} guarda tipos que no están en la lista de confianza: {e}. No se ha ejecutado nada.") from None
-
-
 def champion_of(
     settings: Settings,  # dónde está el registro
 ) -> Version | None:  # la versión campeona, o `None`
