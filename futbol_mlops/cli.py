@@ -484,13 +484,13 @@ def registry_history(as_json: JsonFlag = False) -> None:
 @registry_app.command("card", cls=SpanishCommand)
 def registry_card(version: Annotated[int, typer.Argument(help="Número de versión; por defecto, la campeona.")] = 0) -> None:
     "La ficha de una versión, en Markdown: datos, usos, límites, medidas, ligas, energía e historia."
-    from futbol_mlops.registry import CHAMPION, RegistryError, list_versions, model_card
+    from futbol_mlops.registry import RegistryError, champion_of, list_versions, model_card
 
     settings = current_settings()
-    found = [v for v in list_versions(settings) if v.number == version or (not version and CHAMPION in v.aliases)]
-    if not found:
+    found = next((v for v in list_versions(settings) if v.number == version), None) if version else champion_of(settings)
+    if found is None:
         raise RegistryError(f"No hay {f'versión {version}' if version else 'ninguna campeona'}. Las que hay están en «futbol-mlops registry list».")
-    print(model_card(settings, found[0]))
+    print(model_card(settings, found))
 
 
 @registry_app.command("prune", cls=SpanishCommand)

@@ -64,13 +64,14 @@ def load_params(
     given = {section: values or {} for section, values in given.items()}
     known = {"features": set(GOAL_PARAMS._fields), "train": {"candidates"}, "gate": {"confidence", "bound"}}
     for section, values in given.items():
-        extra = [section] if section not in known else [f"{section}.{key}" for key in set(values or {}) - known[section]]
+        extra = [section] if section not in known else [f"{section}.{key}" for key in set(values) - known[section]]
         if extra:
             raise PipelineError(f"{path}: no conozco {', '.join(sorted(extra))}. Se puede ajustar {', '.join(f'{s}.{k}' for s, keys in known.items() for k in sorted(keys))}.")
-    features, train, gate = (given.get(section) or {} for section in known)
-    problems = [f"{s}.{k}: {v!r} no es un número" for s in ("features", "gate") for k, v in given.get(s, {}).items() if isinstance(v, bool) or not isinstance(v, int | float) or v != v]
-    problems += [f"features.{k}: {v} es negativo" for k, v in given.get("features", {}).items() if k != "promoted" and not problems and v < 0]
-    names = given.get("train", {}).get("candidates", ["base_rate"])
+    features, train, gate = (given.get(section, {}) for section in known)
+    problems = [f"{s}.{k}: {v!r} no es un número" for s, values in (("features", features), ("gate", gate)) for k, v in values.items()
+                if isinstance(v, bool) or not isinstance(v, int | float) or v != v]
+    problems += [f"features.{k}: {v} es negativo" for k, v in features.items() if k != "promoted" and not problems and v < 0]
+    names = train.get("candidates", ["base_rate"])
     if not isinstance(names, list) or len(set(map(str, names))) != len(names):
         problems.append(f"train.candidates: {names!r} no es una lista de nombres distintos")
     if problems:
@@ -181,7 +182,7 @@ def train_stage(
 def rolled_back(
     settings: Settings,  # dónde está el registro
 ) -> set[str]:  # huellas de receta
-    "Las recetas de las que se ha vuelto atrás: no vuelven a ascender hasta que alguien asciende una de ellas a mano."
+    "Las recetas de las que se ha vuelto atrás: no vuelven a ascender hasta que alguien las asciende a mano."
     recipes, found = {v.number: v.recipe for v in list_versions(settings)}, set()
     for event in role_history(settings):
         if event.action == "rollback":
@@ -289,6 +290,8 @@ def register_stage(
         now = champion_of(context.settings)
         tag = hashlib.sha256((context.folder / "gate.json").read_bytes() + (context.folder / "metrics.json").read_bytes()).hexdigest()[:12]
         known = [v for v in list_versions(context.settings) if v.tag == tag]
+        if gate["promote"] and gate["recipe"] in rolled_back(context.settings):
+            raise PipelineError(f"La puerta dejó pasar a {gate['candidate']}, pero después se volvió atrás desde esa receta. Repite la puerta: «futbol-mlops pipeline»; o asciéndela a mano con «futbol-mlops registry promote».")
         if (now and now.number) != gate["champion_number"] and (now and now.tag) != tag:
             raise PipelineError(f"La puerta decidió cuando la campeona era {gate['champion'] or 'ninguna'}, y ahora es {now.semver if now else 'ninguna'}: alguien la ha cambiado. Repite la puerta: «futbol-mlops pipeline».")
         number = known[0].number if known else register(context.settings, log_candidates(context, tag)[gate["candidate"]])
@@ -340,14 +343,14 @@ def outside_state(
     stage: Stage,  # etapa
     context: Context,  # dónde y con qué
 ) -> list[str]:  # lo que la etapa mira fuera de la carpeta de la cadena
-    "Lo de fuera: los ficheros descargados, para la ingesta; quién es campeón, para la puerta y el registro."
+    "Lo de fuera: los ficheros descargados, para la ingesta; quién es campeón y de qué se ha vuelto atrás, para la puerta y el registro."
     if stage.name == "ingest":
         files = sorted(context.settings.downloads_path.glob("*/*.csv"))
         shipped = resources.files("futbol_mlops") / "datasets" / "matches.csv.gz"
         return [hashlib.sha256(shipped.read_bytes()).hexdigest(), *(f"{p.parent.name}/{p.name} {hashlib.sha256(p.read_bytes()).hexdigest()}" for p in files)]
     if stage.name in ("gate", "register"):
         champion = champion_of(context.settings)
-        return [f"{champion.number} {champion.run_id}" if champion else "nadie", str((context.settings.bundle_path / "manifest.json").exists())]
+        return [f"{champion.number} {champion.run_id}" if champion else "nadie", *sorted(rolled_back(context.settings)), str((context.settings.bundle_path / "manifest.json").exists())]
     return []
 
 

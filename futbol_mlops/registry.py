@@ -223,15 +223,15 @@ def promote(
 ) -> None:
     "Hace campeona una versión y apunta quién, cuándo y por qué. Lanza `RegistryError` si no existe o si no se puede abrir."
     client = open_registry(settings)
-    aliases = client.get_registered_model(MODEL_NAME).aliases
     numbers = sorted(int(v.version) for v in client.search_model_versions(f"name = '{MODEL_NAME}'"))
     if number not in numbers:
         raise RegistryError(f"No hay versión {number}. Las que hay: {', '.join(map(str, numbers)) or 'ninguna; entrena con «futbol-mlops train»'}.")
-    current = int(aliases[CHAMPION]) if CHAMPION in aliases else None
-    if current == number:
-        return
     open_version(settings, number)
     with one_at_a_time(settings):
+        aliases = client.get_registered_model(MODEL_NAME).aliases
+        current = int(aliases[CHAMPION]) if CHAMPION in aliases else None
+        if current == number:
+            return
         move_champion(settings, "promote", number, current, reason)
         if aliases.get(CHALLENGER) == str(number):
             client.delete_registered_model_alias(MODEL_NAME, CHALLENGER)
@@ -243,13 +243,13 @@ def rollback(
 ) -> int:  # versión que vuelve a ser campeona
     "Devuelve el título al campeón anterior. Lanza `RegistryError` si no hubo ninguno."
     client = open_registry(settings)
-    current = int(client.get_registered_model(MODEL_NAME).aliases.get(CHAMPION, 0))
-    promoted = [e for e in role_history(settings) if e.action == "promote" and e.version == current and e.instead_of]
-    if not promoted:
-        raise RegistryError("No hay un campeón anterior al que volver: el actual es el primero.")
-    number = promoted[-1].instead_of
-    open_version(settings, number)
     with one_at_a_time(settings):
+        current = int(client.get_registered_model(MODEL_NAME).aliases.get(CHAMPION, 0))
+        promoted = [e for e in role_history(settings) if e.action == "promote" and e.version == current and e.instead_of]
+        if not promoted:
+            raise RegistryError("No hay un campeón anterior al que volver: el actual es el primero.")
+        number = promoted[-1].instead_of
+        open_version(settings, number)
         move_champion(settings, "rollback", number, current, reason)
     return number
 

@@ -19,6 +19,22 @@ def missing(what: str, how: str) -> None:
 
 
 @pytest.fixture(scope="session")
+def matches():
+    "Los partidos que vienen con el paquete."
+    from futbol_mlops.data import load_matches
+
+    return load_matches()
+
+
+@pytest.fixture(scope="session")
+def X(matches):
+    "Sus variables."
+    from futbol_mlops.features import build_features
+
+    return build_features(matches)[0]
+
+
+@pytest.fixture(scope="session")
 def trained_home(tmp_path_factory, worker_id) -> Path:
     "Una carpeta de estado con el campeón entrenado; se hace una vez y la comparten los procesos de pytest-xdist."
     import fcntl

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from futbol_mlops.data import OUTCOMES, load_matches
+from futbol_mlops.data import OUTCOMES
 from futbol_mlops.evaluation import (
     DERBIES,
     FIXTURE_COLUMNS,
@@ -43,16 +43,6 @@ from futbol_mlops.models import (
 
 SEASONS = ("2021-22", "2022-23", "2023-24")
 P = list(OUTCOMES)
-
-
-@pytest.fixture(scope="module")
-def matches():
-    return load_matches()
-
-
-@pytest.fixture(scope="module")
-def X(matches):
-    return build_features(matches)[0]
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,8 @@ import pytest
 
 from futbol_mlops.bundle import load_bundle, scorer
 from futbol_mlops.config import Settings
-from futbol_mlops.data import load_matches
 from futbol_mlops.evaluation import score_table, walk_forward
-from futbol_mlops.features import FEATURES, build_features
+from futbol_mlops.features import FEATURES
 from futbol_mlops.goals import fixture_probabilities, goal_rates, outcome_probabilities, scoreline
 from futbol_mlops.models import (
     MODELS,
@@ -26,16 +25,6 @@ from futbol_mlops.models import (
     outcome_codes,
     time_weights,
 )
-
-
-@pytest.fixture(scope="module")
-def matches():
-    return load_matches()
-
-
-@pytest.fixture(scope="module")
-def X(matches):
-    return build_features(matches)[0]
 
 
 def test_bundle_equals_scikit_learn_on_1000_matches(trained_home, matches, X):

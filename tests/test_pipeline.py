@@ -14,7 +14,16 @@ from conftest import ROOT
 
 from futbol_mlops.bundle import load_bundle
 from futbol_mlops.config import Settings
-from futbol_mlops.pipeline import STAGES, Context, PipelineError, PipelineParams, gate_stage, last_run, run_pipeline
+from futbol_mlops.pipeline import (
+    STAGES,
+    Context,
+    PipelineError,
+    PipelineParams,
+    gate_stage,
+    is_done,
+    last_run,
+    run_pipeline,
+)
 from futbol_mlops.registry import list_versions, promote, rollback
 
 FEW = PipelineParams(candidates=("base_rate", "goal_rates"))
@@ -114,11 +123,10 @@ def test_only_what_depends_on_a_change_is_repeated(finished, tmp_path):
     events = [(line["stage"], line["event"]) for line in last_run(settings)]
     assert [stage for stage, event in events if event == "done"] == [stage.name for stage in STAGES]
     (settings.home / "pipeline" / "features.parquet").unlink()
-    (settings.home / "mlflow.db").exists()
-    context = Context(settings, FEW)
-    from futbol_mlops.pipeline import is_done
-
-    assert [stage.name for stage in STAGES if not is_done(stage, context)][:1] == ["features"]
+    assert list(run_pipeline(Context(settings, FEW))) == ["features"], "salen las mismas variables: lo demás no se repite"
+    with open(settings.home / "pipeline" / "features.parquet", "ab") as damaged:
+        damaged.write(b"x")
+    assert [stage.name for stage in STAGES if not is_done(stage, Context(settings, FEW))] == ["features", "train", "register"]
 
 
 def test_a_rolled_back_recipe_does_not_come_back_alone(tmp_path):
@@ -168,17 +176,20 @@ def test_the_champion_learns_new_matches_though_no_challenger_beats_it(tmp_path,
 
 
 def test_register_does_not_obey_an_old_gate(tmp_path):
-    "Después de una vuelta atrás, repetir solo el registro no la deshace."
+    "Después de una vuelta atrás, repetir solo el registro no la deshace; y si el título es de otra, tampoco."
     settings = Settings(home=tmp_path)
     run_pipeline(Context(settings, PipelineParams(candidates=("base_rate",))))
     run_pipeline(Context(settings, FEW))
-    rollback(settings, "disparates")
-    (settings.home / "pipeline" / "metrics.json").write_text((settings.home / "pipeline" / "metrics.json").read_text() + " ")  # otra huella
-    gate = json.loads((settings.home / "pipeline" / "gate.json").read_text())
-    (settings.home / "pipeline" / "gate.json").write_text(json.dumps(gate | {"champion_number": 2, "champion": "1.1.0"}))
+    assert rollback(settings, "disparates") == 1
+    with pytest.raises(PipelineError, match="después se volvió atrás desde esa receta"):
+        run_pipeline(Context(settings, FEW), only="register")
+    assert [v.number for v in list_versions(settings) if "champion" in v.aliases] == [1]
+    promote(settings, 2, "revisado")
+    gate = settings.home / "pipeline" / "gate.json"
+    gate.write_text(json.dumps(json.loads(gate.read_text()) | {"candidate": "base_rate", "recipe": "otra"}))
     with pytest.raises(PipelineError, match="alguien la ha cambiado"):
         run_pipeline(Context(settings, FEW), only="register")
-    assert [v.candidate for v in list_versions(settings) if "champion" in v.aliases] == ["base_rate"]
+    assert [v.number for v in list_versions(settings) if "champion" in v.aliases] == [2]
 
 
 def test_a_downloaded_league_with_one_season_does_not_stop_the_line(finished, tmp_path):

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 
 from futbol_mlops.config import Settings
-from futbol_mlops.data import DataError, load_matches
+from futbol_mlops.data import DataError
 from futbol_mlops.evaluation import REPORT_SEASONS
-from futbol_mlops.features import build_features
 from futbol_mlops.training import (
     ClusterError,
     Recipe,
@@ -26,16 +25,6 @@ from futbol_mlops.training import (
     train,
 )
 from futbol_mlops.versioning import versions_folder
-
-
-@pytest.fixture(scope="module")
-def matches():
-    return load_matches()
-
-
-@pytest.fixture(scope="module")
-def X(matches):
-    return build_features(matches)[0]
 
 
 @pytest.fixture(scope="module")
