@@ -9,8 +9,9 @@ __all__ = ['ConfigError', 'current_user', 'Settings', 'get_settings']
 import getpass
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 # %% ../nbs/tools/config.ipynb #15b39fd4
@@ -38,6 +39,15 @@ class Settings(BaseSettings):
     dashboard_port: int = Field(8501, ge=1, le=65535, description="Puerto del panel")
     bundle: Path | None = Field(None, description="Paquete de servicio; por defecto, el del campeón dentro de `home`")
     online_url: str | None = Field(None, description="Almacén de variables en línea: sqlite:///fichero o redis://equipo:puerto/número; por defecto, un fichero dentro de `home`")
+
+    workers: int = Field(1, ge=1, le=64, description="Procesos que sirven la API")
+    log_url: str | None = Field(None, pattern="^(sqlite:///|postgres(ql)?://)", description="Registro de predicciones: sqlite:///fichero o postgresql://usuario:clave@equipo/base; por defecto, un fichero dentro de `home`")
+    log_fsync: Literal["never", "interval", "always"] = Field("never", description="Cuándo se obliga al disco a guardar lo anotado: nunca (lo hace el sistema), cada segundo o antes de cada respuesta")
+    keys: Path | None = Field(None, description="Claves de la API, solo sus huellas; por defecto, un fichero dentro de `home`")
+    rate_limit: str = Field("2000/second", description="Predicciones que admite cada cliente, si su clave no dice otra cosa")
+    rate_url: str | None = Field(None, pattern="^rediss?://", description="Redis que lleva la cuenta de los límites entre varias máquinas; por defecto, la comparten los procesos de esta")
+    bundle_key: SecretStr | None = Field(None, description="Secreto con el que se firma el paquete de servicio; con él, el servidor rechaza uno sin firma")
+    otlp_endpoint: str | None = Field(None, pattern="^https?://", description="A dónde se mandan las trazas (OTLP sobre HTTP); por defecto, a ningún sitio")
 
     actor: str = Field(default_factory=current_user, description="Quién decide: queda escrito junto a cada ascenso y cada vuelta atrás")
     solutions: Path | None = Field(None, description="Carpeta privada de soluciones, para calificar lo que cuenta")
@@ -79,8 +89,23 @@ class Settings(BaseSettings):
 
     @property
     def log_path(self) -> Path:
-        "El registro de predicciones (SQLite)."
+        "El registro de predicciones, cuando es un fichero de SQLite."
         return self.home / "predictions.db"
+
+    @property
+    def prediction_log_url(self) -> str:
+        "El registro de predicciones: SQLite dentro de `home`, o lo que diga `FUTBOL_LOG_URL`."
+        return self.log_url or f"sqlite:///{self.log_path.resolve()}"
+
+    @property
+    def journal_path(self) -> Path:
+        "La carpeta donde cada proceso del servidor apunta lo que contesta, antes de que pase al registro."
+        return self.home / "journal"
+
+    @property
+    def keys_path(self) -> Path:
+        "El fichero de claves de la API."
+        return self.keys or self.home / "keys.json"
 
 # %% ../nbs/tools/config.ipynb #887ac054
 @lru_cache
