@@ -10,9 +10,9 @@ __all__ = ['MAX_FIXTURES', 'MAX_BODY', 'HORIZON', 'RECENT', 'KICKOFF', 'League',
            'LeagueInfo', 'ModelInfo', 'Team', 'Teams', 'TeamDay', 'TeamHistory', 'Health', 'FieldError', 'Problem',
            'ApiProblem', 'as_problem', 'problem_response', 'header', 'field_error', 'is_json', 'validation_problem',
            'summary', 'likeness', 'nearest', 'quoted', 'new_id', 'BadFixture', 'unknown_league', 'unknown_team',
-           'Known', 'Predictor', 'Log', 'Meter', 'Client', 'Gate', 'Tracer', 'OpenGate', 'Service', 'in_batch',
-           'batch_detail', 'log_problem', 'service_of', 'problems', 'read_body', 'ClientGone', 'needs', 'admit',
-           'GuardedRoute', 'FastRoute', 'public', 'predict', 'predict_batch', 'visible_to', 'recent_predictions',
+           'Known', 'Predictor', 'Log', 'Meter', 'Tracer', 'Client', 'Gate', 'OpenGate', 'Service', 'in_batch',
+           'batch_detail', 'log_problem', 'service_of', 'problems', 'needs', 'admit', 'GuardedRoute', 'ClientGone',
+           'read_body', 'FastRoute', 'public', 'predict', 'predict_batch', 'visible_to', 'recent_predictions',
            'stored_prediction', 'model_info', 'league_or_problem', 'teams', 'team_history', 'alive', 'ready', 'metrics',
            'request_id_of', 'body_length', 'Envelope', 'limited', 'add_docs', 'honest_schema', 'route_of', 'Reloaded',
            'admin_router', 'create_api', 'reporter', 'on_problem', 'on_invalid']
@@ -537,6 +537,12 @@ class Meter(Protocol):
     def render(self, accept: str) -> tuple[bytes, str]: ...
 
 
+class Tracer(Protocol):
+    "Quién recibe las trazas: mira la petición acabada y devuelve su identificador de traza."
+
+    def finished(self, scope: Mapping, status: int, end: int, failure: Exception | None) -> str: ...
+
+# %% ../nbs/11_serving.ipynb #08b96d71
 SCOPES = ("predict", "feedback", "admin", "metrics")  # pedir predicciones, decir resultados, operar, leer `/metrics`
 
 
@@ -554,12 +560,6 @@ class Gate(Protocol):
 
     def identify(self, headers: Iterable[tuple[bytes, bytes]], scope: str) -> Client: ...
     async def charge(self, client: Client, predictions: int) -> None: ...
-
-
-class Tracer(Protocol):
-    "Quién recibe las trazas."
-
-    def finished(self, scope: Mapping, status: int, end: int, failure: Exception | None) -> str: ...
 
 
 class OpenGate:
@@ -583,7 +583,7 @@ class OpenGate:
 
 LOCAL = Client("local")
 
-
+# %% ../nbs/11_serving.ipynb #01853074
 @dataclass(frozen=True)
 class Service:
     "Lo que una ruta necesita para responder."
@@ -676,46 +676,21 @@ def problems(
     return {code: {"model": Problem, "description": DOCUMENTED[code]} for code in codes}
 
 
-async def read_body(
-    receive: Callable,  # canal ASGI de entrada
-    max_body: int = MAX_BODY,  # bytes por petición
-) -> bytes:  # el cuerpo entero
-    "Lee el cuerpo de una petición. Lanza `HTTPException` 413 si es demasiado grande y `ClientGone` si se corta."
-    message = await receive()
-    parts, total = [], 0
-    while True:
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        total += len(message.get("body", b""))
-        if total > max_body:
-            raise HTTPException(413)
-        if not message.get("more_body"):
-            return message.get("body", b"") if not parts else b"".join((*parts, message.get("body", b"")))
-        parts.append(message["body"])
-        message = await receive()
-
-
-class ClientGone(Exception):
-    "Quien llamaba colgó a media petición: no hay a quién contestar."
-
-
 def needs(
     scope: str,  # permiso: uno de `SCOPES`
 ) -> dict:  # para el argumento `openapi_extra` de FastAPI
     "Pide un permiso para una ruta, y lo documenta."
     return {"x-scope": scope, "security": [{"bearer": []}]}
 
-
+# %% ../nbs/11_serving.ipynb #f13f8cb5
 async def admit(
     scope: dict,  # petición
     needed: str,  # permiso que hace falta
-) -> Client:  # quién llama
-    "Deja pasar a quien tiene el permiso y no se ha pasado de su límite. Lanza `ApiProblem` 401, 403 o 429."
+) -> None:
+    "Deja pasar a quien tiene el permiso y no se ha pasado de su límite; apunta quién es en `state`. Lanza `ApiProblem` 401, 403 o 429."
     gate = scope["app"].state.service.gate
-    client = gate.identify(scope["headers"], needed)
-    scope["state"]["client"] = client
+    client = scope["state"]["client"] = gate.identify(scope["headers"], needed)
     await gate.charge(client, 1)
-    return client
 
 
 class GuardedRoute(APIRoute):
@@ -735,6 +710,29 @@ class GuardedRoute(APIRoute):
             return await handler(request)
 
         return guarded
+
+# %% ../nbs/11_serving.ipynb #a5b30e59
+class ClientGone(Exception):
+    "Quien llamaba colgó a media petición: no hay a quién contestar."
+
+
+async def read_body(
+    receive: Callable,  # canal ASGI de entrada
+    max_body: int = MAX_BODY,  # bytes por petición
+) -> bytes:  # el cuerpo entero
+    "Lee el cuerpo de una petición. Lanza `HTTPException` 413 si es demasiado grande y `ClientGone` si se corta."
+    message = await receive()
+    parts, total = [], 0
+    while True:
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        total += len(message.get("body", b""))
+        if total > max_body:
+            raise HTTPException(413)
+        if not message.get("more_body"):
+            return message.get("body", b"") if not parts else b"".join((*parts, message.get("body", b"")))
+        parts.append(message["body"])
+        message = await receive()
 
 
 class FastRoute(GuardedRoute):
@@ -757,7 +755,7 @@ class FastRoute(GuardedRoute):
         body = await read_body(receive)
         step(("receive", begin, begin := time.time_ns()))
         try:
-            asked = self.validate(body)
+            asked = self.validate(body or b"null")
         except ValidationError as e:
             errors = e.errors(include_url=False, include_input=False)
             raise validation_problem(scope["headers"], [{**error, "loc": ("body", *error["loc"])} for error in errors]) from None
@@ -770,7 +768,7 @@ class FastRoute(GuardedRoute):
         step(("respond", begin, time.time_ns()))
         return answer
 
-
+# %% ../nbs/11_serving.ipynb #97622881
 router = APIRouter(prefix="/v1", route_class=GuardedRoute, generate_unique_id_function=lambda route: route.name)
 fast = APIRouter(prefix="/v1", route_class=FastRoute, generate_unique_id_function=lambda route: route.name)
 
@@ -984,7 +982,7 @@ class Envelope:
             if not status:
                 await problem_response(HTTPException(500), scope["path"], request_id)(scope, receive, tagged_send)
         finally:
-            self.finished(scope, status, time.time_ns(), failure)
+            self.finished(scope, status, max(time.time_ns(), begin), failure)
 
 
 JSON_HEADER = (b"content-type", b"application/json")
