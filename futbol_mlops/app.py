@@ -16,7 +16,8 @@ from fastapi import FastAPI
 
 from .bundle import BundleError, load_bundle
 from .config import ConfigError, Settings, get_settings
-from .observability import LogError, Metrics, PredictionLog, configure_logging
+from .journal import LogError, PredictionLog
+from .observability import Metrics, configure_logging
 from .preflight import port_problem
 from .serving import create_api
 
