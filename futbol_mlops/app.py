@@ -18,7 +18,8 @@ from fastapi import FastAPI
 
 from .bundle import Bundle, BundleError, load_bundle
 from .config import ConfigError, Settings, get_settings
-from .observability import LogError, Metrics, PredictionLog, configure_logging
+from .journal import LogError, PredictionLog
+from .observability import Metrics, configure_logging
 from .preflight import port_problem
 from .serving import Log, Predictor, admin_router, create_api
 from .workers import Supervisor, Worker

@@ -61,7 +61,7 @@ def home(trained_home: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def log(tmp_path: Path):
     "Un registro de predicciones vacío."
-    from futbol_mlops.observability import PredictionLog
+    from futbol_mlops.journal import PredictionLog
 
     log = PredictionLog(tmp_path / "predictions.db")
     yield log

@@ -23,9 +23,10 @@ from futbol_mlops.bundle import load_bundle, write_bundle
 from futbol_mlops.config import Settings
 from futbol_mlops.data import load_matches
 from futbol_mlops.features import build_features
+from futbol_mlops.journal import PredictionLog
 from futbol_mlops.models import OUTCOMES as MODEL_OUTCOMES
 from futbol_mlops.models import make_logit, model_numbers, outcome_codes
-from futbol_mlops.observability import Metrics, PredictionLog
+from futbol_mlops.observability import Metrics
 from futbol_mlops.serving import HORIZON, MAX_BODY, MAX_FIXTURES, OUTCOMES, PROBLEM_JSON, REQUEST_ID, create_api
 
 FIXTURE = {"league": "E0", "home_team": "Arsenal", "away_team": "Tottenham", "kickoff": "2026-05-24"}
