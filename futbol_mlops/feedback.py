@@ -182,18 +182,18 @@ class Store(Protocol):
 
     def query(self, sql: str, values: Sequence = ()) -> list[tuple]: ...
     def write(self, sql: str, rows: Sequence[Sequence]) -> int: ...
+    def create(self, ddl: str) -> None: ...
 
 
-RESULTS_SCHEMA = (
-    """CREATE TABLE IF NOT EXISTS results (
+RESULTS_SCHEMA = """
+CREATE TABLE IF NOT EXISTS results (
     league TEXT NOT NULL, home_team TEXT NOT NULL, away_team TEXT NOT NULL, day TEXT NOT NULL, revision INTEGER NOT NULL, kickoff TEXT NOT NULL,
     home_goals INTEGER NOT NULL, away_goals INTEGER NOT NULL,
     odds_home_win DOUBLE PRECISION, odds_draw DOUBLE PRECISION, odds_away_win DOUBLE PRECISION,
     recorded_at TEXT NOT NULL, request_id TEXT NOT NULL, client TEXT NOT NULL,
-    PRIMARY KEY (league, home_team, away_team, day, revision))""",
-    "CREATE INDEX IF NOT EXISTS results_day ON results (day)",
-    "CREATE INDEX IF NOT EXISTS predictions_fixture ON predictions (league, home_team, away_team, substr(kickoff, 1, 10))",
-)
+    PRIMARY KEY (league, home_team, away_team, day, revision));
+CREATE INDEX IF NOT EXISTS results_day ON results (day);
+"""
 
 # %% ../nbs/13_feedback.ipynb #e174c398
 ATTEMPTS = 10  # veces que se intenta anotar algo que otros cambian a la vez
@@ -220,15 +220,8 @@ class Feedback:
     def prepare(self) -> None:
         "Crea las tablas si faltan. Se hace al usarlas por primera vez: sin base de datos, el servidor arranca igual."
         if not self.ready:
-            try:
-                self._create()
-            except OSError:  # otro proceso las estaba creando; si es otra cosa, volverá a fallar
-                self._create()
+            self.store.create(RESULTS_SCHEMA)
             self.ready = True
-
-    def _create(self) -> None:
-        for statement in RESULTS_SCHEMA:
-            self.store.write(statement, [()])
 
     def known(
         self,
@@ -581,6 +574,7 @@ def unrecorded() -> ApiProblem:  # 503
 
 
 async def from_store(
+    feedback: Feedback,  # los resultados anotados
     work: Callable,  # función que usa la base de datos
     *args,  # sus argumentos
 ) -> Any:  # lo que devuelve
@@ -588,6 +582,7 @@ async def from_store(
     try:
         return await asyncio.to_thread(work, *args)
     except OSError as e:
+        feedback.ready = False  # quizá es otra base de datos, o un fichero nuevo sin tablas: la próxima vez se comprueba
         raise unrecorded() from e
 
 
@@ -621,7 +616,7 @@ def feedback_router(
     async def record_result(result: Result, request: Request, client: Reporter) -> dict:
         "Repetirlo no añade nada; con otro marcador, añade una revisión y conserva las anteriores."
         reports = checked_batch([result], service_of(request).predictor, feedback.clock(), batch=False)
-        return as_result((await from_store(feedback.record, reports, request.state.request_id, client.id))[0])
+        return as_result((await from_store(feedback, feedback.record, reports, request.state.request_id, client.id))[0])
 
     @router.post("/results/batch", summary="Anota hasta 1000 resultados", response_model=RecordedResults, responses=problems(400, 413, 415, 422, 503))
     async def record_results(batch: ResultBatch, request: Request, client: Reporter) -> dict:
@@ -629,7 +624,7 @@ def feedback_router(
         service = service_of(request)
         await service.gate.charge(client, len(batch.results) - 1)
         reports = checked_batch(batch.results, service.predictor, feedback.clock())
-        rows = [as_result(row) for row in await from_store(feedback.record, reports, request.state.request_id, client.id)]
+        rows = [as_result(row) for row in await from_store(feedback, feedback.record, reports, request.state.request_id, client.id)]
         counts = {status: sum(row["status"] == status for row in rows) for status in ("recorded", "corrected", "unchanged")}
         return {**counts, "results": rows}
 
@@ -643,7 +638,7 @@ def feedback_router(
     ) -> dict:
         "Los partidos más recientes primero; de cada partido, la última revisión primero."
         name = known_team(request, league, team)
-        return {"results": [as_result(row) for row in await from_store(feedback.results, league, name, revisions, limit)]}
+        return {"results": [as_result(row) for row in await from_store(feedback, feedback.results, league, name, revisions, limit)]}
 
     @router.get("/performance", summary="Cómo de bien acierta cada versión", response_model=Performance, responses=problems(422, 503))
     async def model_performance(
@@ -664,7 +659,7 @@ def feedback_router(
             return {"window": window, "results": len(fixtures), "unpredicted": sum(row["model_version"] is None for row in joined),
                     "versions": performance_by_version(joined, before_kickoff)}
 
-        return await from_store(measure)
+        return await from_store(feedback, measure)
 
     return router
 
