@@ -250,7 +250,7 @@ def form(
     matches: int = FORM_MATCHES,  # partidos que cuentan
 ) -> float:  # media por partido
     "Media de los últimos partidos, completada con `prior`."
-    return (sum(recent) + prior * (matches - len(recent))) / matches
+    return (sum(recent) + prior * (matches - len(recent))) / matches if recent else prior
 
 
 def rest_days(
@@ -273,8 +273,8 @@ def match_features(
         home.elo - away.elo, form(home.points, PRIOR_POINTS), form(away.points, PRIOR_POINTS), form(home.goals, 0), form(away.goals, 0),
         pi_margin(home.pi_home) - pi_margin(away.pi_away), log(home_goals / away_goals), log(home_goals * away_goals),
         rest_days(home, kickoff), rest_days(away, kickoff), form(meetings, 0, MEETINGS), min(home.played, away.played, SEASON_MATCHES) / SEASON_MATCHES,
-        *(form(ours, 0) - form(theirs, 0) for ours, theirs in
-          ((home.shots, away.shots), (home.targets, away.targets), (home.corners, away.corners), (home.cards, away.cards))))
+        form(home.shots, 0) - form(away.shots, 0), form(home.targets, 0) - form(away.targets, 0),
+        form(home.corners, 0) - form(away.corners, 0), form(home.cards, 0) - form(away.cards, 0))
 
 # %% ../nbs/04_features.ipynb #ab36622c
 class UnknownTeam(KeyError):
@@ -310,7 +310,7 @@ class History:
         "Lo que se sabía de un equipo antes de un día. Lo de ese mismo día aún no se sabe."
         teams, season = self.states.setdefault(league, {}), season_of(kickoff)
         states = teams.get(team, ())
-        last = len(states) if states and states[-1].date < kickoff else bisect_left(states, kickoff, key=lambda state: state.date)
+        last = len(states) if states and states[-1].date < kickoff else bisect_left(states, (kickoff,))
         if not last:
             promoted = season > self.first_season(league, season)
             start = self.params.promoted if promoted else 0.0
@@ -339,11 +339,11 @@ class History:
         kickoff: dt.date,  # día del partido
     ) -> tuple[int, ...]:  # diferencia de goles a favor del local de hoy, la más reciente al final
         "Los últimos enfrentamientos de dos equipos antes de un día, en el campo de cualquiera."
-        first, second = sorted((home_team, away_team))
-        played = self.meetings.get((league, first, second), ())
+        in_order = home_team < away_team
+        played = self.meetings.get((league, home_team, away_team) if in_order else (league, away_team, home_team), ())
         last = bisect_left(played, (kickoff,))
-        sign = 1 if first == home_team else -1
-        return tuple(sign * margin for _, margin in played[max(last - MEETINGS, 0):last])
+        sign = 1 if in_order else -1
+        return tuple([sign * margin for _, margin in played[max(last - MEETINGS, 0):last]])
 
     def add(
         self,

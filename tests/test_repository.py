@@ -16,10 +16,10 @@ NOTEBOOKS = sorted((ROOT / "nbs").glob("**/*.ipynb"))
 MODULES = sorted(p for p in (ROOT / "futbol_mlops").glob("*.py") if not p.name.startswith("_"))
 # De abajo arriba: un módulo solo importa de los anteriores.
 LAYERS = ("config", "figures", "preflight", "readme", "site", "data", "validation", "versioning", "features", "feature_store", "goals", "models", "evaluation", "training", "bundle", "registry", "pipeline",
-          "serving", "security", "journal", "feedback", "observability", "drift", "deployment", "app", "dashboard", "demo",
+          "serving", "security", "journal", "feedback", "observability", "workers", "drift", "deployment", "app", "dashboard", "demo",
           "checks", "exercises", "wire", "isolation", "referee", "grading", "gradebook", "cli")
 # Lo que el servidor puede importar sin las bibliotecas de entrenar.
-SERVER = ("config", "features", "goals", "bundle", "serving", "security", "journal", "feedback", "observability", "app")
+SERVER = ("config", "features", "goals", "bundle", "serving", "security", "journal", "feedback", "observability", "workers", "app")
 
 
 def copy_tree(to: Path) -> Path:
