@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['AUDIENCE', 'ALGORITHM', 'MAX_LIFE', 'LEEWAY', 'SUBJECT', 'NOBODY', 'SECRETS', 'MAX_CREDENTIAL', 'SECURE_HEADERS',
-           'DOCS_HEADERS', 'SecurityError', 'fingerprint', 'new_token', 'ApiKey', 'checked_scopes', 'checked_rate',
-           'locked', 'write_private', 'read_private', 'now', 'read_keys', 'create_key', 'revoke_key', 'SigningKey',
-           'signing_path', 'read_signing_keys', 'rotate_signing_key', 'sign_token', 'read_token', 'KeyRing',
-           'SharedCounters', 'RedisRates', 'hide_secrets', 'no_entry', 'Guard', 'is_loopback', 'open_gate',
-           'headers_for', 'PatientHttp']
+           'DOCS_HEADERS', 'SecurityError', 'WrongKey', 'fingerprint', 'new_token', 'ApiKey', 'checked_scopes',
+           'checked_rate', 'locked', 'write_private', 'read_private', 'now', 'read_keys', 'create_key', 'revoke_key',
+           'SigningKey', 'signing_path', 'read_signing_keys', 'rotate_signing_key', 'current_signing_key', 'sign_token',
+           'read_token', 'KeyRing', 'SharedCounters', 'RedisRates', 'hide_secrets', 'no_entry', 'Guard', 'is_loopback',
+           'open_gate', 'headers_for', 'PatientHttp']
 
 # %% ../nbs/12_security.ipynb #171228ff
 import asyncio
@@ -50,6 +50,10 @@ class SecurityError(ValueError):
     "Algo de la seguridad no está como debe; el mensaje dice qué hacer."
 
 
+class WrongKey(SecurityError):
+    "Se pidió una clave o una ficha que no puede existir: un permiso, un límite, un nombre o una vida que no valen."
+
+
 def fingerprint(
     token: bytes,  # la clave entera, tal como viaja
 ) -> str:  # SHA-256, 64 cifras hexadecimales
@@ -80,26 +84,26 @@ class ApiKey:
 def checked_scopes(
     scopes: Iterable[str],  # permisos que se piden
 ) -> tuple[str, ...]:  # los mismos, sin repetir
-    "Comprueba los permisos. Lanza `SecurityError` si alguno no existe o no hay ninguno."
+    "Comprueba los permisos. Lanza `WrongKey` si alguno no existe o no hay ninguno."
     wanted = tuple(dict.fromkeys(scopes))
     unknown = [scope for scope in wanted if scope not in SCOPES]
     if unknown or not wanted:
         came = ", ".join(f"«{scope}»" for scope in unknown) or "ninguno"
-        raise SecurityError(f"Permisos no válidos: {came}. Se esperaba al menos uno de {', '.join(SCOPES)}.")
+        raise WrongKey(f"Permisos no válidos: {came}. Se esperaba al menos uno de {', '.join(SCOPES)}.")
     return wanted
 
 
 def checked_rate(
     text: str,  # como «500/second» o «100/10 minutes»
 ) -> RateLimitItem:  # el límite, entendido
-    "Entiende un límite. Lanza `SecurityError`."
+    "Entiende un límite. Lanza `WrongKey`."
     try:
         item = parse(text)
         if item.amount < 1 or item.get_expiry() < 1:
             raise ValueError
         return item
     except ValueError:
-        raise SecurityError(f"«{text}» no es un límite; se esperaba algo como 500/second, 10000/hour o 100/10 minutes.") from None
+        raise WrongKey(f"«{text}» no es un límite; se esperaba algo como 500/second, 10000/hour o 100/10 minutes.") from None
 
 # %% ../nbs/12_security.ipynb #f02501e2
 @contextmanager
@@ -169,12 +173,12 @@ def create_key(
     scopes: Iterable[str],  # permisos
     rate: str | None = None,  # su límite; `None`, el del servidor
 ) -> tuple[ApiKey, str]:  # la clave guardada y, por única vez, la clave entera
-    "Crea una clave. Lanza `SecurityError` si los permisos o el límite no valen."
+    "Crea una clave. Lanza `WrongKey` si los permisos o el límite no valen."
     wanted = checked_scopes(scopes)
     if rate is not None:
         checked_rate(rate)
     if not 0 < len(name) <= 80 or not name.isprintable():
-        raise SecurityError("El nombre de una clave lleva de 1 a 80 caracteres, sin saltos de línea.")
+        raise WrongKey("El nombre de una clave lleva de 1 a 80 caracteres, sin saltos de línea.")
     with locked(path):
         known = read_keys(path)
         key_id = next(i for i in iter(lambda: secrets.token_hex(4), None) if i not in {key.id for key in known})
@@ -251,6 +255,14 @@ def rotate_signing_key(
     return fresh
 
 # %% ../nbs/12_security.ipynb #e5790e42
+def current_signing_key(
+    path: Path,  # fichero de claves de firmar; se crea si no existe
+) -> SigningKey:  # la vigente
+    "La clave con la que se firma ahora; la primera vez la crea."
+    active = [key for key in read_signing_keys(path) if not key.retired_at]
+    return active[-1] if active else rotate_signing_key(path)
+
+
 def sign_token(
     key: SigningKey,  # con qué se firma
     scopes: Iterable[str],  # permisos
@@ -258,12 +270,12 @@ def sign_token(
     subject: str | None = None,  # de quién es: minúsculas, cifras y guiones; `None`, uno al azar
     rate: str | None = None,  # su límite; `None`, el del servidor
 ) -> str:  # la ficha
-    "Firma una ficha. Lanza `SecurityError` si vive demasiado o algo no vale."
+    "Firma una ficha. Lanza `WrongKey` si vive demasiado o algo no vale."
     if not 0 < minutes <= MAX_LIFE.total_seconds() / 60:
-        raise SecurityError(f"Una ficha vive de 1 a {MAX_LIFE.total_seconds() / 60:.0f} minutos; se pidieron {minutes:g}. Para más tiempo, una clave: futbol-mlops keys create")
+        raise WrongKey(f"Una ficha vive de 1 a {MAX_LIFE.total_seconds() / 60:.0f} minutos; se pidieron {minutes:g}. Para más tiempo, una clave: futbol-mlops keys create")
     subject = subject or secrets.token_hex(4)
     if not SUBJECT.fullmatch(subject):
-        raise SecurityError(f"«{subject}» no vale como nombre de una ficha: hasta 40 minúsculas, cifras y guiones.")
+        raise WrongKey(f"«{subject}» no vale como nombre de una ficha: hasta 40 minúsculas, cifras y guiones.")
     if rate is not None:
         checked_rate(rate)
     issued = int(time.time())
