@@ -11,7 +11,7 @@ __all__ = ['MAX_GOALS', 'MAX_ODDS', 'OVERROUND', 'Goals', 'DecimalOdds', 'ODDS_C
            'bet_profits', 'betting', 'version_performance', 'performance_by_version', 'performance', 'StoredResult',
            'RecordedResult', 'RecordedResults', 'StoredResults', 'Betting', 'VersionPerformance', 'Performance',
            'as_result', 'at_position', 'contradiction', 'checked_batch', 'unrecorded', 'from_store', 'valid_day',
-           'feedback_router', 'known_team']
+           'feedback_router', 'asked_by', 'known_team']
 
 # %% ../nbs/13_feedback.ipynb #c3746776
 import asyncio
@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
@@ -31,8 +31,8 @@ from futbol_mlops.serving import (
     MAX_FIXTURES,
     ApiProblem,
     BadFixture,
-    Client,
     FieldError,
+    GuardedRoute,
     Fixture,
     Predictor,
     league_or_problem,
@@ -609,28 +609,27 @@ def feedback_router(
     feedback: Feedback,  # los resultados anotados
 ) -> APIRouter:  # rutas para el argumento `routers` de `create_api`
     "Las rutas para decir qué pasó y leer cómo de bien se acierta."
-    router = APIRouter(prefix="/v1", tags=["resultados"], generate_unique_id_function=lambda route: route.name)
-    Reporter, Reader = Annotated[Client, Depends(needs("feedback"))], Annotated[Client, Depends(needs("predict"))]
+    router = APIRouter(prefix="/v1", tags=["resultados"], route_class=GuardedRoute, generate_unique_id_function=lambda route: route.name)
 
-    @router.post("/results", summary="Anota un resultado", response_model=RecordedResult, responses=problems(400, 413, 415, 422, 503))
-    async def record_result(result: Result, request: Request, client: Reporter) -> dict:
+    @router.post("/results", summary="Anota un resultado", response_model=RecordedResult, responses=problems(400, 401, 403, 413, 415, 422, 429, 503), openapi_extra=needs("feedback"))
+    async def record_result(result: Result, request: Request) -> dict:
         "Repetirlo no añade nada; con otro marcador, añade una revisión y conserva las anteriores."
         reports = checked_batch([result], service_of(request).predictor, feedback.clock(), batch=False)
-        return as_result((await from_store(feedback, feedback.record, reports, request.state.request_id, client.id))[0])
+        return as_result((await from_store(feedback, feedback.record, reports, *asked_by(request)))[0])
 
-    @router.post("/results/batch", summary="Anota hasta 1000 resultados", response_model=RecordedResults, responses=problems(400, 413, 415, 422, 503))
-    async def record_results(batch: ResultBatch, request: Request, client: Reporter) -> dict:
+    @router.post("/results/batch", summary="Anota hasta 1000 resultados", response_model=RecordedResults, responses=problems(400, 401, 403, 413, 415, 422, 429, 503), openapi_extra=needs("feedback"))
+    async def record_results(batch: ResultBatch, request: Request) -> dict:
         "Todos o ninguno: si uno tiene errores, la respuesta dice cuáles y no se anota nada."
         service = service_of(request)
-        await service.gate.charge(client, len(batch.results) - 1)
+        await service.gate.charge(request.scope["state"]["client"], len(batch.results) - 1)
         reports = checked_batch(batch.results, service.predictor, feedback.clock())
-        rows = [as_result(row) for row in await from_store(feedback, feedback.record, reports, request.state.request_id, client.id)]
+        rows = [as_result(row) for row in await from_store(feedback, feedback.record, reports, *asked_by(request))]
         counts = {status: sum(row["status"] == status for row in rows) for status in ("recorded", "corrected", "unchanged")}
         return {**counts, "results": rows}
 
-    @router.get("/results", summary="Los resultados anotados", response_model=StoredResults, responses=problems(422, 503))
+    @router.get("/results", summary="Los resultados anotados", response_model=StoredResults, responses=problems(401, 403, 422, 429, 503), openapi_extra=needs("feedback"))
     async def stored_results(
-        request: Request, client: Reporter,
+        request: Request,
         league: Annotated[str | None, Query(description="Solo los de una liga")] = None,
         team: Annotated[str | None, Query(max_length=80, description="Solo los de un equipo; hace falta decir su liga")] = None,
         revisions: Annotated[bool, Query(description="Todas las revisiones de cada partido, y no solo la última")] = False,
@@ -640,9 +639,9 @@ def feedback_router(
         name = known_team(request, league, team)
         return {"results": [as_result(row) for row in await from_store(feedback, feedback.results, league, name, revisions, limit)]}
 
-    @router.get("/performance", summary="Cómo de bien acierta cada versión", response_model=Performance, responses=problems(422, 503))
+    @router.get("/performance", summary="Cómo de bien acierta cada versión", response_model=Performance, responses=problems(401, 403, 422, 429, 503), openapi_extra=needs("predict"))
     async def model_performance(
-        request: Request, client: Reader,
+        request: Request,
         window: Annotated[int, Query(ge=1, le=MAX_WINDOW, description="Últimos partidos con resultado que se miran")] = WINDOW,
         league: Annotated[str | None, Query(description="Solo los de una liga")] = None,
         before_kickoff: Annotated[bool, Query(description="Solo las predicciones hechas antes del día del partido")] = False,
@@ -662,6 +661,14 @@ def feedback_router(
         return await from_store(feedback, measure)
 
     return router
+
+
+def asked_by(
+    request: Request,  # la petición
+) -> tuple[str, str]:  # su identificador y el de quien la hizo
+    "Lo que queda escrito junto a un resultado."
+    state = request.scope["state"]
+    return state["request_id"], state["client"].id
 
 
 def known_team(

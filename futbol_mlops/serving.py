@@ -10,7 +10,7 @@ __all__ = ['MAX_FIXTURES', 'MAX_BODY', 'HORIZON', 'RECENT', 'KICKOFF', 'League',
            'LeagueInfo', 'ModelInfo', 'Team', 'Teams', 'TeamDay', 'TeamHistory', 'Health', 'FieldError', 'Problem',
            'ApiProblem', 'as_problem', 'problem_response', 'header', 'field_error', 'is_json', 'validation_problem',
            'summary', 'likeness', 'nearest', 'quoted', 'new_id', 'BadFixture', 'unknown_league', 'unknown_team',
-           'Known', 'Predictor', 'Log', 'Meter', 'Tracer', 'Client', 'Gate', 'OpenGate', 'Service', 'in_batch',
+           'Known', 'Predictor', 'Log', 'Meter', 'Tracer', 'Diary', 'Client', 'Gate', 'OpenGate', 'Service', 'in_batch',
            'batch_detail', 'log_problem', 'service_of', 'problems', 'needs', 'admit', 'GuardedRoute', 'ClientGone',
            'read_body', 'FastRoute', 'public', 'predict', 'predict_batch', 'visible_to', 'recent_predictions',
            'stored_prediction', 'model_info', 'league_or_problem', 'teams', 'team_history', 'alive', 'ready', 'metrics',
@@ -524,7 +524,7 @@ class Log(Protocol):
 
     def append_many(self, rows: Sequence[Mapping]) -> None: ...
     def get(self, prediction_id: str) -> Mapping | None: ...
-    def recent(self, limit: int, client: str | None = None) -> Sequence[Mapping]: ...
+    def recent(self, limit: int, client: str | None) -> Sequence[Mapping]: ...
     def check(self) -> None: ...
 
 
@@ -538,9 +538,17 @@ class Meter(Protocol):
 
 
 class Tracer(Protocol):
-    "Quién recibe las trazas: mira la petición acabada y devuelve su identificador de traza."
+    "Quién recibe las trazas."
 
-    def finished(self, scope: Mapping, status: int, end: int, failure: Exception | None) -> str: ...
+    def start(self, headers: Iterable[tuple[bytes, bytes]], start_ns: int) -> Any: ...
+    def finish(self, handle: Any, route: str, method: str, status: int, end_ns: int, steps: Sequence[tuple[str, int, int]]) -> None: ...
+
+
+class Diary(Protocol):
+    "Dónde se apunta una línea por petición."
+
+    def request(self, **fields) -> None: ...
+    def error(self, event: str, exc_info: BaseException | None = None, **fields) -> None: ...
 
 # %% ../nbs/11_serving.ipynb #08b96d71
 SCOPES = ("predict", "feedback", "admin", "metrics")  # pedir predicciones, decir resultados, operar, leer `/metrics`
@@ -1088,7 +1096,7 @@ def create_api(
     log: Log,  # dónde se anota cada predicción
     metrics: Meter,  # quién lleva la cuenta
     gate: Gate | None = None,  # quién puede pasar; `None`, cualquiera
-    access=None,  # diario: una línea por petición con `access.request(...)`; `None`, sin diario
+    access: Diary | None = None,  # dónde se apunta una línea por petición; `None`, en ningún sitio
     tracing: Tracer | None = None,  # quién recibe las trazas; `None`, sin trazas
     lifespan=None,  # qué hacer al arrancar y al parar
     routers: Sequence[APIRouter] = (),  # rutas que se añaden
@@ -1113,21 +1121,25 @@ def create_api(
 
 def reporter(
     metrics: Meter,  # quién lleva la cuenta
-    access,  # diario, o `None`
+    access: Diary | None,  # dónde se apunta una línea por petición
     tracing: Tracer | None,  # quién recibe las trazas
 ) -> Callable[..., None]:  # lo que `Envelope` llama al acabar cada petición
     "Cuenta, apunta y traza cada petición cuando acaba."
     def finished(scope: Mapping, status: int, end: int, failure: Exception | None) -> None:
-        state, route = scope["state"], route_of(scope)
-        metrics.answered(route, scope["method"], status, (end - state["begin"]) / 1e9)
-        client = state.get("client")
-        line = {"request_id": state["request_id"], "client": client and client.id, "method": scope["method"], "path": scope["path"],
-                "route": route, "status": status, "ms": (end - state["begin"]) // 10_000 / 100}
-        with suppress(OSError):  # ni un diario ni un receptor de trazas que fallen cuestan una respuesta
-            if tracing is not None:
-                line["trace_id"] = tracing.finished(scope, status, end, failure)
-            if access is not None:
-                access.request(failure, **line)
+        state, route, method = scope["state"], route_of(scope), scope["method"]
+        metrics.answered(route, method, status, (end - state["begin"]) / 1e9)
+        handle = tracing.start(scope["headers"], state["begin"]) if tracing is not None else None
+        if handle is not None:
+            tracing.finish(handle, route, method, status, end, state["steps"])
+        if access is not None:
+            client = state.get("client")
+            line = {"request_id": state["request_id"], "trace_id": handle and handle.trace_id, "client": client and client.id, "method": method, "path": scope["path"],
+                    "route": route, "status": status, "ms": (end - state["begin"]) // 10_000 / 100}
+            with suppress(OSError):  # un diario que falla no cuesta una respuesta
+                if failure is None:
+                    access.request(**line)
+                else:
+                    access.error("request_failed", exc_info=failure, **line)
 
     return finished
 
