@@ -176,11 +176,11 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-def get(port: int, path: str) -> tuple[int, bytes]:
+def get(port: int, path: str, key: str = "") -> tuple[int, bytes]:
     "Un GET."
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     with contextlib.closing(connection):
-        connection.request("GET", path)
+        connection.request("GET", path, headers={"Authorization": f"Bearer {key}"} if key else {})
         response = connection.getresponse()
         return response.status, response.read()
 
@@ -239,19 +239,19 @@ def batch_time(port: int, key: str, fixtures: list[dict], times: int = 15) -> fl
     found = []
     with contextlib.closing(connection):
         for _ in range(times):
-            before = batch_seconds(port)
+            before = batch_seconds(port, key)
             connection.request("POST", "/v1/predictions/batch", body, {"Content-Type": "application/json", "Authorization": f"Bearer {key}"})
             response = connection.getresponse()
             text = response.read()
             if response.status != 200:
                 raise SystemExit(f"El lote acabó en {response.status}: {text[:300]}")
-            found.append(batch_seconds(port) - before)
+            found.append(batch_seconds(port, key) - before)
     return statistics.median(found) * 1000
 
 
-def batch_seconds(port: int) -> float:
+def batch_seconds(port: int, key: str) -> float:
     "Segundos dedicados a lotes hasta ahora."
-    text = get(port, "/metrics")[1].decode()
+    text = get(port, "/metrics", key)[1].decode()
     return sum(float(v) for v in re.findall(r'^futbol_http_request_duration_seconds_sum\{[^}]*predictions/batch[^}]*\} (\S+)', text, re.M))
 
 
@@ -303,7 +303,7 @@ def run(rounds: int, seconds: int, workers: int, mlflow_too: bool, minutes: floa
     with tempfile.TemporaryDirectory() as tmp, contextlib.ExitStack() as stack:
         home = Path(tmp)
         fixtures, rows = prepare(home, mlflow_too)
-        env = os.environ | {"PYTHONPATH": str(ROOT), "FUTBOL_HOST": "127.0.0.1", "FUTBOL_WORKERS": str(workers), "OMP_NUM_THREADS": "1"}
+        env = os.environ | {"PYTHONPATH": str(ROOT), "FUTBOL_HOST": "127.0.0.1", "FUTBOL_WORKERS": str(workers)}
         ports = {name: free_port() for name in ("bare", "plain", "logit", "boosting", "full", "full_logit", "mlflow")}
         key = subprocess.run([sys.executable, "-m", "futbol_mlops.cli", "keys", "create", "carga", "--scope", "predict", "--scope", "metrics", "--rate", "10000000/second", "--json"],
                              env=env | {"FUTBOL_HOME": str(home)}, capture_output=True, text=True, check=True).stdout
