@@ -154,7 +154,7 @@ def read_private(
 # %% ../nbs/12_security.ipynb #a43a7a6a
 def now() -> str:  # ISO 8601, UTC, con segundos
     "El instante de ahora."
-    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+    return dt.datetime.fromtimestamp(time.time(), dt.UTC).isoformat(timespec="seconds")
 
 
 def read_keys(
@@ -370,7 +370,7 @@ class SharedCounters(Storage, SlidingWindowCounterSupport):
 
     STORAGE_SCHEME = None
     SLOT = struct.Struct("<16sddqq")  # cliente y límite, comienzo de la ventana, su duración, cuenta de esta y de la anterior
-    SLOTS, PROBES = 4096, 64  # casillas, y cuántas se miran para encontrar la de un cliente
+    SLOTS = 4096  # clientes a la vez; si llegan más, el que antes caduca deja su sitio
 
     def __init__(self) -> None:
         super().__init__()
@@ -393,18 +393,27 @@ class SharedCounters(Storage, SlidingWindowCounterSupport):
             if fcntl:
                 fcntl.lockf(self.fd, fcntl.LOCK_UN)
 
-    def _slot(self, key: str, at: float) -> int:
-        "Dónde está la casilla de un cliente; si no la tiene, la vacía o la más antigua de las que le tocan."
+    def _slot(self, key: str, expiry: float, at: float) -> int:
+        "Dónde está la casilla de un cliente; si no tiene, la primera libre o caducada desde la que le toca."
         digest, offset = self.known.get(key, (None, 0))
         if digest is not None and self.memory[offset : offset + 16] == digest:
             return offset
-        digest = hashlib.blake2b(key.encode(), digest_size=16).digest()
+        digest, spare, ends = hashlib.blake2b(key.encode(), digest_size=16).digest(), 0, math.inf
         first = int.from_bytes(digest[:8], "little")
-        offsets = [(first + i) % self.SLOTS * self.SLOT.size for i in range(self.PROBES)]
-        offset = next((o for o in offsets if self.memory[o : o + 16] == digest), None)
-        if offset is None:
-            offset = min(offsets, key=lambda o: self.SLOT.unpack_from(self.memory, o)[1])
-            self.SLOT.pack_into(self.memory, offset, digest, at, 0.0, 0, 0)
+        for i in range(self.SLOTS):
+            offset = (first + i) % self.SLOTS * self.SLOT.size
+            found, start, duration, *_ = self.SLOT.unpack_from(self.memory, offset)
+            if found == digest:
+                break
+            until = max(at, start + 2 * duration)  # las caducadas, todas iguales: la primera
+            if until < ends:
+                spare, ends = offset, until
+            if not duration:  # nunca usada: más allá no puede estar
+                found = None
+                break
+        if found != digest:
+            offset = spare
+            self.SLOT.pack_into(self.memory, offset, digest, at // expiry * expiry, expiry, 0, 0)
         if len(self.known) > 10 * self.SLOTS:
             self.known.clear()
         self.known[key] = digest, offset
@@ -423,7 +432,7 @@ class SharedCounters(Storage, SlidingWindowCounterSupport):
             return False
         with self._turn():
             at = time.monotonic()  # el mismo reloj para todos los procesos, y no se atrasa
-            offset = self._slot(key, at)
+            offset = self._slot(key, expiry, at)
             digest, window, current, previous = self._counts(offset, expiry, at)
             weighted = int(previous * (1 - (at - window) / expiry)) + current
             if weighted + amount > limit:
@@ -434,32 +443,34 @@ class SharedCounters(Storage, SlidingWindowCounterSupport):
     def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
         with self._turn():
             at = time.monotonic()
-            _, window, current, previous = self._counts(self._slot(key, at), expiry, at)
+            _, window, current, previous = self._counts(self._slot(key, expiry, at), expiry, at)
         left = expiry - (at - window)
         return previous, left, current, left + expiry
 
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
         with self._turn():
             at = time.monotonic()
-            offset = self._slot(key, at)
+            offset = self._slot(key, expiry, at)
             digest, window, current, previous = self._counts(offset, expiry, at)
             self.SLOT.pack_into(self.memory, offset, digest, window, expiry, current + amount, previous)
             return current + amount
 
     def get(self, key: str) -> int:
         with self._turn():
-            return self.SLOT.unpack_from(self.memory, self._slot(key, time.monotonic()))[3]
+            return self.SLOT.unpack_from(self.memory, self._slot(key, 1.0, time.monotonic()))[3]
 
     def get_expiry(self, key: str) -> float:
         with self._turn():
             at = time.monotonic()
-            _, start, expiry, *_ = self.SLOT.unpack_from(self.memory, self._slot(key, at))
-            return time.time() + start + expiry - at
+            _, start, duration, *_ = self.SLOT.unpack_from(self.memory, self._slot(key, 1.0, at))
+            return time.time() + start + duration - at
 
     def clear(self, key: str) -> None:
         with self._turn():
-            offset = self._slot(key, time.monotonic())
-            self.memory[offset : offset + self.SLOT.size] = bytes(self.SLOT.size)
+            at = time.monotonic()
+            offset = self._slot(key, 1.0, at)
+            digest, start, duration, *_ = self.SLOT.unpack_from(self.memory, offset)
+            self.SLOT.pack_into(self.memory, offset, digest, start, duration, 0, 0)
 
     def clear_sliding_window(self, key: str, expiry: int) -> None:
         self.clear(key)
