@@ -304,9 +304,9 @@ def joined_results(
     latest = [dict(zip(LATEST_COLUMNS, row, strict=True)) for row in store.query(LATEST, [league, until, until, window])][::-1]
     made: dict[tuple, list] = {}
     for i in range(0, len(latest), FIXTURES_A_QUERY):
-        keys = [fixture_key(row) for row in latest[i : i + FIXTURES_A_QUERY]]
-        sql = MADE.format(keys=", ".join(["(?, ?, ?, ?)"] * len(keys)))
-        for *key, name, version, prediction_id, home_win, draw, away_win, before in store.query(sql, [*(part for key in keys for part in key), until]):
+        asked = [fixture_key(row) for row in latest[i : i + FIXTURES_A_QUERY]]
+        sql = MADE.format(keys=", ".join(["(?, ?, ?, ?)"] * len(asked)))
+        for *key, name, version, prediction_id, home_win, draw, away_win, before in store.query(sql, [*(part for one in asked for part in one), until]):
             made.setdefault(tuple(key), []).append((name, version, prediction_id, home_win, draw, away_win, before))
     nobody = [(None,) * len(MADE_COLUMNS)]
     return [{**row, **dict(zip(MADE_COLUMNS, answer, strict=True))} for row in latest for answer in sorted(made.get(fixture_key(row), nobody))]
