@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['MAX_GOALS', 'MAX_ODDS', 'OVERROUND', 'Goals', 'DecimalOdds', 'ODDS_COLUMNS', 'RESULT_COLUMNS', 'SCORE',
            'RESULTS_SCHEMA', 'ATTEMPTS', 'INSERT_RESULT', 'SAME_FIXTURE', 'KNOWN', 'STORED', 'WINDOW', 'MAX_WINDOW',
-           'ALWAYS', 'JOINED_COLUMNS', 'JOIN', 'DRAWS', 'EDGE', 'Status', 'Interval', 'DAY', 'Day', 'valid_goals',
-           'valid_odds', 'Odds', 'Result', 'ResultBatch', 'still_to_come', 'checked', 'fixture_key', 'revised', 'Store',
-           'Feedback', 'joined_results', 'rps_by_match', 'log_loss_by_match', 'weekly_ratio_interval', 'flat_stake',
-           'bet_profits', 'betting', 'version_performance', 'performance_by_version', 'performance', 'StoredResult',
-           'RecordedResult', 'RecordedResults', 'StoredResults', 'Betting', 'VersionPerformance', 'Performance',
-           'as_result', 'at_position', 'contradiction', 'checked_batch', 'unrecorded', 'from_store', 'valid_day',
-           'feedback_router', 'asked_by', 'known_team']
+           'ALWAYS', 'LATEST_COLUMNS', 'LATEST', 'MADE_COLUMNS', 'MADE', 'FIXTURES_A_QUERY', 'DRAWS', 'EDGE', 'Status',
+           'Interval', 'DAY', 'Day', 'valid_goals', 'valid_odds', 'Odds', 'Result', 'ResultBatch', 'still_to_come',
+           'checked', 'fixture_key', 'revised', 'Store', 'Feedback', 'joined_results', 'rps_by_match',
+           'log_loss_by_match', 'weekly_ratio_interval', 'flat_stake', 'bet_profits', 'betting', 'version_performance',
+           'performance_by_version', 'performance', 'StoredResult', 'RecordedResult', 'RecordedResults',
+           'StoredResults', 'Betting', 'VersionPerformance', 'Performance', 'as_result', 'at_position', 'contradiction',
+           'checked_batch', 'unrecorded', 'from_store', 'valid_day', 'feedback_router', 'asked_by', 'known_team']
 
 # %% ../nbs/13_feedback.ipynb #c3746776
 import asyncio
@@ -277,25 +277,20 @@ class Feedback:
 WINDOW = 380  # partidos: una temporada de una liga de veinte equipos
 MAX_WINDOW = 5000
 ALWAYS = "9999"  # después de cualquier fecha ISO
-JOINED_COLUMNS = ("league", "home_team", "away_team", "day", "home_goals", "away_goals", *ODDS_COLUMNS, "revision",
-                  "model_name", "model_version", "prediction_id", *OUTCOMES, "before")
-JOIN = f"""WITH latest AS (
-    SELECT league, home_team, away_team, day, home_goals, away_goals, {', '.join(ODDS_COLUMNS)}, revision FROM results r
-    WHERE league = COALESCE(?, league) AND recorded_at < ?
-    AND NOT EXISTS (SELECT 1 FROM results n WHERE {SAME_FIXTURE} AND n.revision = r.revision + 1 AND n.recorded_at < ?)
-    ORDER BY day DESC, league, home_team LIMIT ?),
-made AS (
-    SELECT l.league, l.home_team, l.away_team, l.day, p.model_name, p.model_version,
-        MAX(CASE WHEN substr(p.created_at, 1, 10) < l.day THEN p.prediction_id END) AS last_before, MAX(p.prediction_id) AS last_ever
-    FROM latest l JOIN predictions p
-    ON p.league = l.league AND p.home_team = l.home_team AND p.away_team = l.away_team AND substr(p.kickoff, 1, 10) = l.day AND p.created_at < ?
-    GROUP BY l.league, l.home_team, l.away_team, l.day, p.model_name, p.model_version)
-SELECT l.league, l.home_team, l.away_team, l.day, l.home_goals, l.away_goals, {', '.join('l.' + c for c in ODDS_COLUMNS)}, l.revision,
-    m.model_name, m.model_version, p.prediction_id, p.home_win, p.draw, p.away_win, CASE WHEN m.last_before IS NULL THEN 0 ELSE 1 END
-FROM latest l
-LEFT JOIN made m ON m.league = l.league AND m.home_team = l.home_team AND m.away_team = l.away_team AND m.day = l.day
-LEFT JOIN predictions p ON p.prediction_id = COALESCE(m.last_before, m.last_ever)
-ORDER BY l.day, l.league, l.home_team, m.model_name, m.model_version"""
+LATEST_COLUMNS = ("league", "home_team", "away_team", "day", "home_goals", "away_goals", *ODDS_COLUMNS, "revision")
+LATEST = f"""SELECT {', '.join(LATEST_COLUMNS)} FROM results r WHERE league = COALESCE(?, league) AND recorded_at < ?
+AND NOT EXISTS (SELECT 1 FROM results n WHERE {SAME_FIXTURE} AND n.revision = r.revision + 1 AND n.recorded_at < ?)
+ORDER BY day DESC, league, home_team LIMIT ?"""
+MADE_COLUMNS = ("model_name", "model_version", "prediction_id", *OUTCOMES, "before")
+MADE = """SELECT m.league, m.home_team, m.away_team, m.day, m.model_name, m.model_version, p.prediction_id, p.home_win, p.draw, p.away_win,
+    CASE WHEN m.last_before IS NULL THEN 0 ELSE 1 END
+FROM (SELECT p.league, p.home_team, p.away_team, k.column4 AS day, p.model_name, p.model_version, MAX(p.prediction_id) AS last_ever,
+        MAX(CASE WHEN substr(p.created_at, 1, 10) < k.column4 THEN p.prediction_id END) AS last_before
+    FROM (VALUES {keys}) AS k JOIN predictions p
+    ON p.league = k.column1 AND p.home_team = k.column2 AND p.away_team = k.column3 AND substr(p.kickoff, 1, 10) = k.column4
+    WHERE p.created_at < ? GROUP BY p.league, p.home_team, p.away_team, k.column4, p.model_name, p.model_version) AS m
+JOIN predictions p ON p.prediction_id = COALESCE(m.last_before, m.last_ever)"""
+FIXTURES_A_QUERY = 100  # partidos por consulta: ninguna dura mucho, aunque de cada uno haya miles de predicciones
 
 
 def joined_results(
@@ -306,8 +301,15 @@ def joined_results(
 ) -> list[dict]:  # una fila por partido y versión, en orden de fecha; sin modelo, las de partidos que nadie predijo
     "Cada resultado con la predicción que le toca de cada versión del modelo."
     until = ALWAYS if known_on is None else (dt.date.fromisoformat(known_on) + dt.timedelta(days=1)).isoformat()
-    rows = store.query(JOIN, [league, until, until, window, until])
-    return [dict(zip(JOINED_COLUMNS, row, strict=True)) for row in rows]
+    latest = [dict(zip(LATEST_COLUMNS, row, strict=True)) for row in store.query(LATEST, [league, until, until, window])][::-1]
+    made: dict[tuple, list] = {}
+    for i in range(0, len(latest), FIXTURES_A_QUERY):
+        asked = [fixture_key(row) for row in latest[i : i + FIXTURES_A_QUERY]]
+        sql = MADE.format(keys=", ".join(["(?, ?, ?, ?)"] * len(asked)))
+        for *key, name, version, prediction_id, home_win, draw, away_win, before in store.query(sql, [*(part for one in asked for part in one), until]):
+            made.setdefault(tuple(key), []).append((name, version, prediction_id, home_win, draw, away_win, before))
+    nobody = [(None,) * len(MADE_COLUMNS)]
+    return [{**row, **dict(zip(MADE_COLUMNS, answer, strict=True))} for row in latest for answer in sorted(made.get(fixture_key(row), nobody))]
 
 # %% ../nbs/13_feedback.ipynb #f9cc455f
 def rps_by_match(

@@ -8,6 +8,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -346,9 +347,6 @@ class Postgres:
         self.programs, self.data = programs, folder / "data"
         self.user = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
         if self.user:
-            for parent in (folder, *folder.parents):
-                if parent.owner() == "root" and parent != Path("/") and not parent.stat().st_mode & 1:
-                    parent.chmod(parent.stat().st_mode | 0o011)
             shutil.chown(folder, "postgres", "postgres")
         with socket.create_server(("127.0.0.1", 0)) as s:
             self.port = s.getsockname()[1]
@@ -367,14 +365,15 @@ class Postgres:
 
 
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory):
+def postgres():
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if not found:
         missing("No hay PostgreSQL", "apt-get install postgresql")
-    server = Postgres(found[-1].parent, tmp_path_factory.mktemp("pg"))
-    server.start()
-    yield server
-    server.stop()
+    with tempfile.TemporaryDirectory(prefix="futbol-pg-") as folder:  # la carpeta de pytest es solo de root
+        server = Postgres(found[-1].parent, Path(folder))
+        server.start()
+        yield server
+        server.stop()
 
 
 @pytest.fixture
