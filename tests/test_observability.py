@@ -6,7 +6,6 @@ import json
 import logging
 import multiprocessing
 import os
-import resource
 import signal
 import socket
 import subprocess
@@ -26,7 +25,6 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from futbol_mlops import observability
-
 from futbol_mlops.bundle import Bundle
 from futbol_mlops.features import History
 from futbol_mlops.observability import AccessLog, Metrics, Tracing, configure_logging, trace_id_of
