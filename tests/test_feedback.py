@@ -315,6 +315,14 @@ def test_closed_database_is_503_everywhere(client, feedback):
     assert [client.get("/v1/performance").status_code, client.get("/v1/results").status_code, client.post("/v1/results", json=RESULT).status_code] == [503] * 3
 
 
+def test_a_file_that_vanishes_is_made_again(client, feedback):
+    assert client.post("/v1/results", json=RESULT).status_code == 200
+    for path in feedback.store.path.parent.glob("predictions.db*"):
+        path.unlink()
+    assert [client.post("/v1/results", json={**RESULT, "home_goals": 3}).status_code for _ in range(2)] == [503, 200]
+    assert [r["revision"] for r in feedback.results(revisions=True)] == [1]
+
+
 def test_a_slow_database_does_not_stop_the_server(bundle, log):
     "Mientras la base de datos piensa, otras peticiones se contestan."
     release = threading.Event()
