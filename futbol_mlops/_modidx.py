@@ -958,6 +958,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                            'futbol_mlops/journal.py'),
                                       'futbol_mlops.journal.PredictionLog._use': ( 'journal.html#predictionlog._use',
                                                                                    'futbol_mlops/journal.py'),
+                                      'futbol_mlops.journal.PredictionLog._wal': ( 'journal.html#predictionlog._wal',
+                                                                                   'futbol_mlops/journal.py'),
                                       'futbol_mlops.journal.PredictionLog.close': ( 'journal.html#predictionlog.close',
                                                                                     'futbol_mlops/journal.py'),
                                       'futbol_mlops.journal.PredictionLog.create': ( 'journal.html#predictionlog.create',

@@ -162,19 +162,32 @@ class PredictionLog(SqlLog):
     def _open(self) -> None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.db = sqlite3.connect(self.path, timeout=self.timeout, isolation_level=None, check_same_thread=False)
-            self.db.execute("PRAGMA journal_mode=WAL")
+            self.db = sqlite3.connect(self.path, timeout=5, isolation_level=None, check_same_thread=False)
+            self._wal()
             self.db.execute(f"PRAGMA synchronous={'FULL' if self.durable else 'NORMAL'}")
             self.db.executescript(SCHEMA.format(key="TEXT PRIMARY KEY", options=" WITHOUT ROWID"))
             if "client" not in {name for _, name, *_ in self.db.execute("PRAGMA table_info(predictions)")}:
                 self._add_client()
             self.db.executescript(INDEXES)
+            self.db.execute(f"PRAGMA busy_timeout={round(self.timeout * 1000)}")
             self.inode = self.path.stat().st_ino
         except (sqlite3.Error, OSError) as e:
             if self.db:
                 self.db.close()
             self.db = None
             raise LogError(f"No se puede abrir el registro de predicciones {self.path.name}: {e}. Comprueba los permisos y el espacio de la carpeta {self.path.parent}.") from e
+
+    def _wal(self) -> None:
+        "SQLite no espera al cambiar de modo: varios procesos que abren a la vez un fichero nuevo chocan, y se insiste."
+        deadline = time.monotonic() + 5
+        while True:
+            try:
+                self.db.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError as e:
+                if "locked" not in str(e) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
 
     def _add_client(self) -> None:
         "El fichero es de una versión anterior, que no anotaba quién pedía."
@@ -466,18 +479,25 @@ class Drain:
         chunk: int = CHUNK,  # bytes de un tramo que se pasan en cada transacción
     ) -> None:
         self.folder, self.log, self.fsync, self.logger, self.chunk = Path(folder), log, fsync, logger, chunk
-        self.held, self.offsets, self.behind = None, {}, False
+        self.held, self.offsets = None, {}
+        self.behind = False  # si tras el último `step` quedaba más por leer
 
     def step(self) -> int:  # filas pasadas
         "Pasa un trozo de cada tramo y borra los acabados. Lanza `OSError` si no puede; lo que no pasó sigue en su tramo."
         if not self._hold():
             return 0
-        moved, self.behind = 0, False
+        moved, self.behind, failure = 0, False, None
         for path in segments(self.folder):
             try:
                 moved += self._move(path)
             except FileNotFoundError:  # lo han borrado
                 self.offsets.pop(path.name, None)
+            except LogError:  # la base de datos: tampoco admitiría los demás
+                raise
+            except OSError as e:  # este tramo no se puede leer, o apartar lo que no se entiende; los demás, quizá
+                failure = e
+        if failure:
+            raise failure
         return moved
 
     def run(
@@ -503,7 +523,7 @@ class Drain:
                     self._say("warning", "drain_waiting", error=str(e))
                 failing = True
         try:
-            while self.step():
+            while self.step() or self.behind:
                 pass
         except OSError as e:
             self._say("warning", "drain_left", error=str(e), **backlog(self.folder)._asdict())
@@ -527,7 +547,7 @@ class Drain:
         if not take(self.held, wait=False):
             self.close()
             raise LogError(f"Otro proceso ya vacía la bitácora de {self.folder}. Para aquel, o déjale hacer.")
-        self.offsets = read_offsets(self.folder)
+        self.offsets = {name: offset for name, offset in read_offsets(self.folder).items() if (self.folder / name).exists()}
         return True
 
     def _move(self, path: Path) -> int:
@@ -548,7 +568,7 @@ class Drain:
         if bad:
             self._set_aside(path, bad)
         self.offsets[path.name] = offset + len(data)
-        self.behind |= len(data) > self.chunk // 2
+        self.behind |= path.stat().st_size - offset > self.chunk
         self._save()
         return len(rows)
 
@@ -689,16 +709,19 @@ class JournaledLog:
         "Lo que queda por pasar de cada tramo."
         offsets, left = read_offsets(self.journal.folder), MAX_TAIL
         for path in segments(self.journal.folder):
+            offset = offsets.get(path.name, 0)
             try:
-                data = whole_lines(path, offsets.get(path.name, 0), left + 1)
-                columns = columns_of(path)
+                pending = path.stat().st_size - offset
+                left -= pending
+                if left < 0:
+                    raise LogError(f"Hay más de {MAX_TAIL >> 20} MB de bitácora sin pasar a la base de datos. Se podrá leer cuando se pasen.")
+                columns, data = columns_of(path), whole_lines(path, offset, pending) if pending > 0 else b""
             except FileNotFoundError:  # ya está en la base de datos
                 continue
+            except LogError:
+                raise
             except OSError as e:
                 raise LogError(f"No se pudo leer la bitácora: {e}.") from e
-            left -= len(data)
-            if left < 0:
-                raise LogError(f"Hay más de {MAX_TAIL >> 20} MB de bitácora sin pasar a la base de datos. Se podrá leer cuando se pasen.")
             yield columns, data
 
     def close(self) -> None:
@@ -800,7 +823,7 @@ class PostgresLog(SqlLog):
                 try:
                     with self._watched():
                         return work(self.db)
-                except self.psycopg.Error as e:
+                except (self.psycopg.Error, UnicodeEncodeError) as e:
                     if not self.db.closed or self.committing:
                         raise self._failure(e, doing) from e
                 self._drop()
@@ -828,8 +851,8 @@ class PostgresLog(SqlLog):
     def _all_or_nothing(self, db, sql: str, rows: Sequence[Sequence]) -> int:
         with db.transaction(), db.cursor() as cursor:
             cursor.executemany(sql, rows)
-            self.committing = True
-        return max(cursor.rowcount, 0)
+            changed, self.committing = cursor.rowcount, True
+        return max(changed, 0)
 
     def close(self) -> None:
         "Cierra la conexión."
