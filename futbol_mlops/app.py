@@ -42,7 +42,7 @@ class Parts:
     ) -> None:
         self.settings, self.logger, self.access = settings, logger, access
         self.load()
-        self.store = open_log(settings.prediction_log_url, durable=settings.log_fsync == "always")
+        self.store = open_log(settings.prediction_log_url, durable=settings.log_fsync != "never")
         self.reports = open_log(settings.prediction_log_url)  # otra conexión: un informe lento no retrasa la consulta de una predicción
         self.log = JournaledLog(Journal(settings.journal_path, settings.log_fsync), self.store)
         self.log.check()

@@ -505,6 +505,7 @@ class Drain:
         stop: threading.Event,  # cuándo parar
         pause: float = 0.1,  # segundos entre trozos, si no hay retraso
         longest: float = 2.0,  # segundos que espera, como mucho, si la base de datos no contesta
+        patience: float = 1.5,  # segundos que insiste al parar, si no contesta
     ) -> None:
         "Pasa todo lo que llega hasta que le mandan parar, y entonces lo que quede. Con la base de datos caída, espera e insiste."
         if self.fsync == "interval":
@@ -522,11 +523,17 @@ class Drain:
                 if not failing:
                     self._say("warning", "drain_waiting", error=str(e))
                 failing = True
-        try:
-            while self.step() or self.behind:
-                pass
-        except OSError as e:
-            self._say("warning", "drain_left", error=str(e), **backlog(self.folder)._asdict())
+        last = time.monotonic() + patience
+        while True:
+            try:
+                while self.step() or self.behind:
+                    pass
+                break
+            except OSError as e:
+                if time.monotonic() > last:
+                    self._say("warning", "drain_left", error=str(e), **backlog(self.folder)._asdict())
+                    break
+                time.sleep(pause)
         self.close()
 
     def close(self) -> None:
