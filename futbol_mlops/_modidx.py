@@ -921,6 +921,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                            'futbol_mlops/observability.py'),
                                             'futbol_mlops.observability.AccessLog._write': ( 'observability.html#accesslog._write',
                                                                                              'futbol_mlops/observability.py'),
+                                            'futbol_mlops.observability.AccessLog.dropped': ( 'observability.html#accesslog.dropped',
+                                                                                              'futbol_mlops/observability.py'),
                                             'futbol_mlops.observability.AccessLog.flush': ( 'observability.html#accesslog.flush',
                                                                                             'futbol_mlops/observability.py'),
                                             'futbol_mlops.observability.AccessLog.request': ( 'observability.html#accesslog.request',

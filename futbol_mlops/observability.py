@@ -490,7 +490,8 @@ class AccessLog:
         atexit.register(self.flush)
 
     def _reset(self) -> None:
-        self.lines, self.dropped, self.torn, self.thread = [], 0, False, None
+        self.lines, self.torn, self.thread = [], False, None
+        self.refused = self.failed = self.told = 0  # líneas que no cupieron, que no se pudieron escribir, y de cuántas se ha avisado ya
         self.writing, self.urgent = threading.Lock(), threading.Event()
 
     def request(
@@ -516,7 +517,7 @@ class AccessLog:
 
     def _add(self, line: bytes) -> None:
         if len(self.lines) >= self.limit:
-            self.dropped += 1
+            self.refused += 1
             return
         self.lines.append(line)
         if self.thread is None:
@@ -537,30 +538,37 @@ class AccessLog:
         if not self.lines or not self.writing.acquire(timeout=patience):
             return
         try:
-            if self.dropped:
-                dropped, self.dropped = self.dropped, 0
-                self.lines.append(self._line("lines_dropped", "warning", {"lines": dropped}))
+            lost = self.dropped
+            if lost and self._write(self._line("lines_dropped", "warning", {"lines": lost})):
+                self.told += lost
             lines = self.lines[:]
             del self.lines[:len(lines)]
             for n, chunk in chunks(lines):
-                try:
-                    self._write(chunk)
-                except Exception:  # roto, lleno o cerrado: el diario no tumba al servidor
-                    self.dropped += n
+                if not self._write(chunk):
+                    self.failed += n
         finally:
             self.writing.release()
 
-    def _write(self, chunk: bytes) -> None:
+    @property
+    def dropped(self) -> int:
+        "Líneas perdidas de las que aún no se ha avisado."
+        return self.refused + self.failed - self.told
+
+    def _write(self, chunk: bytes) -> bool:
         try:
-            descriptor = self.stream.fileno()
-        except (AttributeError, OSError, ValueError):  # en memoria
-            self.stream.write(chunk.decode())
-            return
-        if self.torn:  # la escritura anterior se quedó a media línea
-            chunk = b"\n" + chunk
-        while chunk:
-            chunk = chunk[os.write(descriptor, chunk):]
-            self.torn = bool(chunk)
+            try:
+                descriptor = self.stream.fileno()
+            except (AttributeError, OSError, ValueError):  # en memoria
+                self.stream.write(chunk.decode())
+                return True
+            if self.torn:  # la escritura anterior se quedó a media línea
+                chunk = b"\n" + chunk
+            while chunk:
+                chunk = chunk[os.write(descriptor, chunk):]
+                self.torn = bool(chunk)
+            return True
+        except Exception:  # roto, lleno o cerrado: el diario no tumba al servidor
+            return False
 
 # %% ../nbs/13_observability.ipynb #78929e0f
 TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
