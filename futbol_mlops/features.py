@@ -7,12 +7,13 @@ __all__ = ['HOME_ADVANTAGE', 'K_FACTOR', 'SEASON_KEEP', 'START_RATING', 'PROMOTE
            'GOAL_PARAMS', 'FORM_MATCHES', 'PRIOR_POINTS', 'NO_STATS', 'FORM_FEATURES', 'RATING_FEATURES', 'FEATURES',
            'MAX_REST', 'MEETINGS', 'SEASON_MATCHES', 'expected_score', 'elo_change', 'season_of', 'season_rating',
            'pi_margin', 'pi_change', 'GoalParams', 'Scoring', 'MatchStats', 'performance', 'TeamState',
-           'expected_goals', 'learned_scoring', 'goal_errors', 'play', 'form', 'rest_days', 'match_features',
-           'UnknownTeam', 'History', 'match_stats', 'build_features']
+           'expected_goals', 'learned_scoring', 'goal_errors', 'play', 'form', 'form_gap', 'rest_days',
+           'match_features', 'UnknownTeam', 'History', 'match_stats', 'build_features']
 
 # %% ../nbs/04_features.ipynb #35a76aa8
 import datetime as dt
 from bisect import bisect_left
+from functools import lru_cache
 from itertools import repeat
 from math import copysign, exp, log, log1p, log10
 from typing import NamedTuple
@@ -46,6 +47,7 @@ def elo_change(
     return K_FACTOR * (1 + log1p(abs(margin))) * (score - expected_score(rating_home, rating_away))
 
 # %% ../nbs/04_features.ipynb #d097d465
+@lru_cache(16384)
 def season_of(
     date: dt.date,  # día del partido
 ) -> int:  # año en que empezó la temporada: 2015 es la 2015-16
@@ -253,6 +255,14 @@ def form(
     return (sum(recent) + prior * (matches - len(recent))) / matches if recent else prior
 
 
+def form_gap(
+    ours: tuple[int, ...],  # del local, una cifra por partido reciente
+    theirs: tuple[int, ...],  # del visitante
+) -> float:  # diferencia de sus medias por partido; 0 si no se sabe nada
+    "Cuánto más hizo uno que otro en sus últimos partidos."
+    return form(ours, 0.0) - form(theirs, 0.0) if ours or theirs else 0.0
+
+
 def rest_days(
     team: TeamState,  # estado antes del partido
     kickoff: dt.date,  # día del partido
@@ -270,11 +280,12 @@ def match_features(
     "Variables de un partido a partir de lo que se sabe de los dos equipos."
     home_goals, away_goals = expected_goals(home, away)
     return (
-        home.elo - away.elo, form(home.points, PRIOR_POINTS), form(away.points, PRIOR_POINTS), form(home.goals, 0), form(away.goals, 0),
+        home.elo - away.elo, form(home.points, PRIOR_POINTS), form(away.points, PRIOR_POINTS), form(home.goals, 0.0), form(away.goals, 0.0),
         pi_margin(home.pi_home) - pi_margin(away.pi_away), log(home_goals / away_goals), log(home_goals * away_goals),
-        rest_days(home, kickoff), rest_days(away, kickoff), form(meetings, 0, MEETINGS), min(home.played, away.played, SEASON_MATCHES) / SEASON_MATCHES,
-        form(home.shots, 0) - form(away.shots, 0), form(home.targets, 0) - form(away.targets, 0),
-        form(home.corners, 0) - form(away.corners, 0), form(home.cards, 0) - form(away.cards, 0))
+        rest_days(home, kickoff), rest_days(away, kickoff), form(meetings, 0.0, MEETINGS), min(home.played, away.played, SEASON_MATCHES) / SEASON_MATCHES,
+        form_gap(home.shots, away.shots), form_gap(home.targets, away.targets), form_gap(home.corners, away.corners), form_gap(home.cards, away.cards))
+
+
 
 # %% ../nbs/04_features.ipynb #ab36622c
 class UnknownTeam(KeyError):

@@ -6,7 +6,7 @@
 __all__ = ['SECONDS', 'DAYS', 'CHANCES', 'METHODS', 'REASONS', 'PREDICTING', 'CAPACITY', 'TRACEPARENT', 'Cells', 'create_cells',
            'Seat', 'locked', 'replace_json', 'taken_seats', 'on_fork', 'Metrics', 'age_days', 'gauge', 'process_gauges',
            'freshness_gauges', 'performance_gauges', 'configure_logging', 'iso_second', 'log_line', 'chunks',
-           'AccessLog', 'traceparent_of', 'trace_id_of', 'Handle', 'Tracing']
+           'AccessLog', 'traceparent_of', 'trace_id_of', 'Handle', 'CallerTraces', 'Tracing']
 
 # %% ../nbs/13_observability.ipynb #0c0507b8
 import atexit
@@ -600,6 +600,24 @@ class Handle(NamedTuple):
 
     trace_id: str  # 32 cifras hexadecimales
     span: Any  # tramo de OpenTelemetry; si la petición no entró en la muestra, uno que no anota nada
+
+
+class CallerTraces:
+    "Sin trazas propias: solo recuerda, para el diario, el identificador que traiga quien llama."
+
+    def start(
+        self,
+        headers: Iterable[tuple[bytes, bytes]],  # cabeceras de la petición
+        start_ns: int | None = None,  # cuándo empezó
+    ) -> Handle | None:  # su identificador; `None` si no lo trae
+        "El identificador de quien llama."
+        trace_id = trace_id_of(headers)
+        return Handle(trace_id, None) if trace_id else None
+
+    def finish(self, *args) -> None:
+        "Nada que mandar."
+
+    shutdown = finish
 
 
 class Tracing:

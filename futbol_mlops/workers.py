@@ -85,7 +85,7 @@ class Worker:
             if message.get("do") == "reload":
                 self.task = self.loop.create_task(self.obey(message["generation"]))
             elif message.get("answer") in self.waiting:
-                self.waiting.pop(message["answer"]).set_result(message)
+                self.waiting.pop(message.pop("answer")).set_result(message)
 
     async def obey(
         self,
