@@ -43,7 +43,6 @@ from prometheus_client.utils import floatToGoString
 from pydantic_core import to_json
 
 from . import __version__
-from .serving import route_of
 
 try:
     import fcntl
@@ -334,7 +333,8 @@ class Metrics:
     ) -> None:
         "Anota cómo acierta cada versión. Vale para todo el servidor: basta con que lo llame un proceso."
         self.folder.mkdir(parents=True, exist_ok=True)
-        replace_json(self.folder / "performance.json", {"at": time.time(), "rows": [dict(r) for r in rows]})
+        kept = ("model_version", "n", "rps", "log_loss", "accuracy")
+        replace_json(self.folder / "performance.json", {"at": time.time(), "rows": [{k: r.get(k) for k in kept} for r in rows]})
 
     def render(
         self,
@@ -496,19 +496,25 @@ class AccessLog:
 
     def request(
         self,
-        failure: BaseException | None = None,  # lo que falló, si nadie lo previó: se anota entero y sin esperar
         **fields,  # lo que se anota
     ) -> None:
         "Anota una petición. Los textos de más de 250 caracteres se recortan si la línea es larga."
-        if failure is not None:
-            fields["exception"] = "".join(traceback.format_exception(failure)).rstrip()
-            self._add(self._line("request_failed", "error", fields))
-            self.urgent.set()
-            return
         line = self._line("request", "info", fields)
         if len(line) > 2048:
             line = log_line({k: v[:250] + "…" if isinstance(v, str) and len(v) > 250 else v for k, v in fields.items()})
         self._add(line)
+
+    def error(
+        self,
+        event: str,  # qué pasó
+        exc_info: BaseException | None = None,  # lo que falló, si nadie lo previó
+        **fields,  # lo que se anota
+    ) -> None:
+        "Anota un error, entero y sin esperar."
+        if exc_info is not None:
+            fields["exception"] = "".join(traceback.format_exception(exc_info)).rstrip()
+        self._add(self._line(event, "error", fields))
+        self.urgent.set()
 
     def _line(self, event: str, level: str, fields: dict) -> bytes:
         second, ns = divmod(time.time_ns(), 1_000_000_000)
@@ -625,7 +631,7 @@ class Tracing:
 
     def __init__(
         self,
-        endpoint: str | None,  # del receptor, como `http://localhost:4318`; si no acaba en `/v1/traces`, se le añade. `None`: no se traza
+        endpoint: str,  # del receptor, como `http://localhost:4318`; si no acaba en `/v1/traces`, se le añade
         service_version: str,  # versión que se anota en cada traza
         service_name: str = "futbol-mlops",  # nombre del servicio
         sample: float = 1.0,  # parte de las peticiones que se traza, entre 0 y 1
@@ -634,7 +640,7 @@ class Tracing:
     ) -> None:
         if not 0 <= sample <= 1:
             raise ValueError(f"La muestra es una parte de las peticiones: se esperaba un número entre 0 y 1 y llegó {sample}. Para trazar una de cada cien, usa 0.01.")
-        self.endpoint = endpoint and endpoint.rstrip("/").removesuffix("/v1/traces") + "/v1/traces"
+        self.endpoint = endpoint.rstrip("/").removesuffix("/v1/traces") + "/v1/traces"
         self.resource = {"service.name": service_name, "service.version": service_version}
         self.sample, self.headers, self.queue = sample, headers, queue
         self._reset()
@@ -697,21 +703,6 @@ class Tracing:
         for name, began, ended in steps:
             self.tracer.start_span(name, context, start_time=began).end(ended)
         span.end(end_ns)
-
-    def finished(
-        self,
-        scope: Mapping,  # petición ASGI ya atendida, con `begin` y `steps` en su `state`
-        status: int,  # código de la respuesta
-        end: int,  # cuándo acabó, en nanosegundos desde 1970
-        failure: BaseException | None = None,  # lo que falló
-    ) -> str | None:  # identificador de la traza, para el diario; `None` si aquí no se traza y quien llama no mandó ninguno
-        "Traza una petición que ya acabó."
-        if self.endpoint is None:
-            return trace_id_of(scope["headers"])
-        state = scope["state"]
-        handle = self.start(scope["headers"], state["begin"])
-        self.finish(handle, route_of(scope), scope["method"], status, end, state["steps"], failure and {"error.type": type(failure).__name__})
-        return handle.trace_id
 
     def shutdown(
         self,

@@ -127,7 +127,7 @@ def test_what_is_computed_when_asked():
     metrics, lag = Metrics(), [(100, 1.5)]
     metrics.serving("futbol-1x2", "1.0.0", {"SP1": dt.datetime.now(dt.UTC).date() - dt.timedelta(days=9)})
     metrics.watch_log(lambda: lag[0])
-    metrics.model_performance([{"model_version": "1.0.0", "n": 10, "rps": 0.2, "log_loss": None, "accuracy": 0.5}])
+    metrics.model_performance([{"model_version": "1.0.0", "n": 10, "rps": 0.2, "log_loss": None, "accuracy": 0.5, "since": dt.date(2024, 9, 1)}])
     found = samples(metrics)
     assert found[("futbol_data_age_days", ("league", "SP1"))] == 9
     assert (found[("futbol_log_waiting_bytes",)], found[("futbol_log_oldest_seconds",)]) == (100, 1.5)
@@ -524,7 +524,7 @@ import sys, time
 from futbol_mlops.observability import AccessLog
 diary = AccessLog(every=3600)
 diary.request(request_id="antes")
-diary.request(ValueError("roto"), request_id="error")
+diary.error("request_failed", exc_info=ValueError("roto"), request_id="error")
 sys.stdin.readline()
 diary.request(request_id="perdida")
 print("listo", file=sys.stderr, flush=True)
