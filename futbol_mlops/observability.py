@@ -6,7 +6,7 @@
 __all__ = ['SECONDS', 'DAYS', 'CHANCES', 'METHODS', 'REASONS', 'PREDICTING', 'CAPACITY', 'TRACEPARENT', 'Cells', 'create_cells',
            'Seat', 'locked', 'replace_json', 'taken_seats', 'on_fork', 'Metrics', 'age_days', 'gauge', 'process_gauges',
            'freshness_gauges', 'performance_gauges', 'configure_logging', 'iso_second', 'log_line', 'chunks',
-           'AccessLog', 'traceparent_of', 'trace_id_of', 'Handle', 'CallerTraces', 'Tracing']
+           'AccessLog', 'traceparent_of', 'trace_id_of', 'Handle', 'CallerTraces', 'Outbox', 'Tracing']
 
 # %% ../nbs/13_observability.ipynb #0c0507b8
 import atexit
@@ -16,6 +16,7 @@ import logging
 import mmap
 import os
 import platform
+import random
 import re
 import shutil
 import struct
@@ -605,7 +606,7 @@ class Handle(NamedTuple):
     "Una petición que se está trazando."
 
     trace_id: str  # 32 cifras hexadecimales
-    span: Any  # tramo de OpenTelemetry; si la petición no entró en la muestra, uno que no anota nada
+    span: Any  # tramo de OpenTelemetry; `None` si esta petición no se traza
 
 
 class CallerTraces:
@@ -623,7 +624,31 @@ class CallerTraces:
     def finish(self, *args) -> None:
         "Nada que mandar."
 
-    shutdown = finish
+    open = shutdown = finish
+
+
+class Outbox:
+    "Un exportador de OpenTelemetry que cuenta los tramos que ya salieron, llegaran o no."
+
+    def __init__(
+        self,
+        exporter: Any,  # el que los manda
+    ) -> None:
+        self.exporter, self.gone = exporter, 0
+
+    def export(
+        self,
+        spans: Sequence[Any],  # tramos
+    ) -> Any:  # lo que diga el exportador
+        "Los manda."
+        try:
+            return self.exporter.export(spans)
+        finally:
+            self.gone += len(spans)
+
+    def shutdown(self) -> None:
+        "Deja de mandar."
+        self.exporter.shutdown()
 
 
 class Tracing:
@@ -636,7 +661,7 @@ class Tracing:
         service_name: str = "futbol-mlops",  # nombre del servicio
         sample: float = 1.0,  # parte de las peticiones que se traza, entre 0 y 1
         headers: Mapping[str, str] | None = None,  # cabeceras para el receptor; por defecto, las de `OTEL_EXPORTER_OTLP_HEADERS`
-        queue: int = 8192,  # tramos que esperan, como mucho
+        queue: int = 2048,  # tramos que esperan, como mucho; con la cola llena no se traza
     ) -> None:
         if not 0 <= sample <= 1:
             raise ValueError(f"La muestra es una parte de las peticiones: se esperaba un número entre 0 y 1 y llegó {sample}. Para trazar una de cada cien, usa 0.01.")
@@ -648,6 +673,7 @@ class Tracing:
 
     def _reset(self) -> None:
         self.provider = self.tracer = None
+        self.queued = 0
 
     def open(self) -> None:
         "Prepara el envío en este proceso, si no lo está. Se llama solo con la primera petición; llamarlo al arrancar le ahorra la espera."
@@ -658,12 +684,10 @@ class Tracing:
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
-        from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 
-        ratio = TraceIdRatioBased(self.sample)
-        self.provider = TracerProvider(ParentBased(ratio, remote_parent_sampled=ratio), Resource.create(self.resource), shutdown_on_exit=False)
-        exporter = OTLPSpanExporter(endpoint=self.endpoint, headers=self.headers, timeout=5)
-        self.provider.add_span_processor(BatchSpanProcessor(exporter, max_queue_size=self.queue, schedule_delay_millis=1000))
+        self.provider = TracerProvider(resource=Resource.create(self.resource), shutdown_on_exit=False)
+        self.outbox = Outbox(OTLPSpanExporter(endpoint=self.endpoint, headers=self.headers, timeout=5))
+        self.provider.add_span_processor(BatchSpanProcessor(self.outbox, max_queue_size=self.queue + 1024, schedule_delay_millis=1000))
         self.api, self.tracer = trace, self.provider.get_tracer(__name__)
 
     def start(
@@ -673,12 +697,22 @@ class Tracing:
     ) -> Handle:  # lo que hay que devolver a `finish`
         "Empieza la traza de una petición, o continúa la de quien llama."
         self.open()
-        trace, sent, context = self.api, traceparent_of(headers), None
+        sent = traceparent_of(headers)
+        if not self._chosen(sent):
+            return Handle(sent[0] if sent else f"{random.getrandbits(128):032x}", None)
+        trace, context = self.api, None
         if sent is not None:
             caller = trace.SpanContext(int(sent[0], 16), int(sent[1], 16), is_remote=True, trace_flags=trace.TraceFlags(sent[2]))
             context = trace.set_span_in_context(trace.NonRecordingSpan(caller))
         span = self.tracer.start_span("request", context, trace.SpanKind.SERVER, start_time=start_ns)
         return Handle(f"{span.get_span_context().trace_id:032x}", span)
+
+    def _chosen(self, sent: tuple[str, str, int] | None) -> bool:
+        if self.queued - self.outbox.gone >= self.queue:  # lo que no va a salir, mejor no hacerlo
+            return False
+        if sent is None:
+            return random.random() < self.sample
+        return bool(sent[2] & 1) and int(sent[0][16:], 16) < self.sample * 2**64  # por el identificador: los demás servicios eligen las mismas
 
     def finish(
         self,
@@ -691,10 +725,10 @@ class Tracing:
         attributes: Mapping[str, Any] | None = None,  # lo que se quiera anotar: la versión del modelo, por ejemplo
     ) -> None:
         "Acaba la traza: un tramo para la petición y uno por paso."
-        span = handle.span
-        if not span.is_recording():
+        trace, span = self.api, handle.span
+        if span is None:
             return
-        trace = self.api
+        self.queued += 1 + len(steps)
         span.update_name(f"{method if method in METHODS else 'OTHER'} {route}")
         span.set_attributes({"http.request.method": method, "http.route": route, "http.response.status_code": status, **(attributes or {})})
         if status >= 500:

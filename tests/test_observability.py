@@ -677,6 +677,7 @@ def test_a_dead_receiver_costs_no_request(bundle, log, answers, caplog):
         tracing = Tracing(url, "1.0.0", queue=1000)
         client = TestClient(create_api(bundle, log, Metrics(process=False), tracing=tracing))
         assert [client.post("/v1/predictions", json=FIXTURE).status_code for _ in range(300)] == [200] * 300
+        assert tracing.queued - tracing.outbox.gone < 1000 + 20, "con la cola llena no se hacen más tramos"
         stopping = threading.Thread(target=tracing.shutdown, args=(0.5,), daemon=True)
         stopping.start()
         stopping.join(30)
