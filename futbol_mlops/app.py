@@ -42,13 +42,13 @@ class Parts:
     ) -> None:
         self.settings, self.logger, self.access = settings, logger, access
         self.load()
-        self.gate = open_gate(settings, logger)
         self.store = open_log(settings.prediction_log_url, durable=settings.log_fsync == "always")
         self.log = JournaledLog(Journal(settings.journal_path, settings.log_fsync), self.store)
         self.log.check()
         self.metrics = Metrics()
         self.metrics.watch_log(lambda: backlog(settings.journal_path))
         self.tracing = Tracing(settings.otlp_endpoint, __version__) if settings.otlp_endpoint else CallerTraces()
+        self.gate = open_gate(settings, logger)
 
     def load(self) -> str:  # versión del paquete
         "Lee el paquete. Lanza `BundleError` si no vale, y entonces el de antes sigue."
@@ -216,13 +216,12 @@ def serve(
     "Sirve hasta que llega Ctrl-C o SIGTERM."
     try:
         settings = settings or get_settings()
+        listeners = bind(settings.host, settings.port, settings.workers)
         logger = configure_logging()
         parts = Parts(settings, logger, AccessLog())
     except (BundleError, ConfigError, LogError, SecurityError) as e:
         print(e, file=sys.stderr)
         return 1
-    try:
-        listeners = bind(settings.host, settings.port, settings.workers)
     except OSError as e:
         problem = port_problem(settings.host, settings.port, "otro con FUTBOL_PORT o --port")
         print(problem or f"No se puede escuchar en {settings.host}:{settings.port}: {e}.", file=sys.stderr)

@@ -2,22 +2,16 @@
 import asyncio
 import datetime as dt
 import json
-import os
-import shutil
-import socket
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from pathlib import Path
 
 import httpx
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import missing
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -315,6 +309,14 @@ def test_closed_database_is_503_everywhere(client, feedback):
     assert [client.get("/v1/performance").status_code, client.get("/v1/results").status_code, client.post("/v1/results", json=RESULT).status_code] == [503] * 3
 
 
+def test_a_file_that_vanishes_is_made_again(client, feedback):
+    assert client.post("/v1/results", json=RESULT).status_code == 200
+    for path in feedback.store.path.parent.glob("predictions.db*"):
+        path.unlink()
+    assert [client.post("/v1/results", json={**RESULT, "home_goals": 3}).status_code for _ in range(2)] == [503, 200]
+    assert [r["revision"] for r in feedback.results(revisions=True)] == [1]
+
+
 def test_a_slow_database_does_not_stop_the_server(bundle, log):
     "Mientras la base de datos piensa, otras peticiones se contestan."
     release = threading.Event()
@@ -340,49 +342,10 @@ def test_a_slow_database_does_not_stop_the_server(bundle, log):
 
 # --- con PostgreSQL ---------------------------------------------------------------------------------------------------
 
-class Postgres:
-    "Un PostgreSQL de verdad, en una carpeta temporal y un puerto libre. No se deja arrancar por root."
-
-    def __init__(self, programs: Path, folder: Path):
-        self.programs, self.data = programs, folder / "data"
-        self.user = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
-        if self.user:
-            shutil.chown(folder, "postgres", "postgres")
-        with socket.create_server(("127.0.0.1", 0)) as s:
-            self.port = s.getsockname()[1]
-        self.run("initdb", "-D", self.data, "-U", "futbol", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync")
-        self.url = f"postgresql://futbol@127.0.0.1:{self.port}/postgres"
-
-    def run(self, program: str, *args) -> None:
-        subprocess.run([self.programs / program, *map(str, args)], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, timeout=60, cwd="/", **self.user)
-
-    def start(self) -> None:
-        options = f"-p {self.port} -h 127.0.0.1 -c unix_socket_directories= -c fsync=off"
-        self.run("pg_ctl", "-D", self.data, "-w", "-l", self.data / "log", "-o", options, "start")
-
-    def stop(self) -> None:
-        self.run("pg_ctl", "-D", self.data, "-w", "-m", "immediate", "stop")
-
-
-@pytest.fixture(scope="module")
-def postgres():
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if not found:
-        missing("No hay PostgreSQL", "apt-get install postgresql")
-    with tempfile.TemporaryDirectory(prefix="futbol-pg-") as folder:  # la carpeta de pytest es solo de root
-        server = Postgres(found[-1].parent, Path(folder))
-        server.start()
-        yield server
-        server.stop()
-
-
 @pytest.fixture
 def remote(postgres):
-    "Resultados en PostgreSQL, con las tablas vacías."
-    store = PostgresLog(postgres.url)
-    Feedback(store).prepare()
-    for table in ("results", "predictions"):
-        store.write(f"DELETE FROM {table}", [()])
+    "Resultados en un PostgreSQL de verdad, con la base de datos vacía."
+    store = PostgresLog(postgres.new_database())
     yield Feedback(store)
     store.close()
 
