@@ -3,6 +3,7 @@
 d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_url': '', 'lib_path': 'futbol_mlops'},
   'syms': { 'futbol_mlops.app': { 'futbol_mlops.app.Fleet': ('tools/app.html#fleet', 'futbol_mlops/app.py'),
                                   'futbol_mlops.app.Fleet.__init__': ('tools/app.html#fleet.__init__', 'futbol_mlops/app.py'),
+                                  'futbol_mlops.app.Fleet.close_listeners': ('tools/app.html#fleet.close_listeners', 'futbol_mlops/app.py'),
                                   'futbol_mlops.app.Fleet.help': ('tools/app.html#fleet.help', 'futbol_mlops/app.py'),
                                   'futbol_mlops.app.Fleet.judge': ('tools/app.html#fleet.judge', 'futbol_mlops/app.py'),
                                   'futbol_mlops.app.Fleet.run': ('tools/app.html#fleet.run', 'futbol_mlops/app.py'),

@@ -43,8 +43,10 @@ class Parts:
         self.settings, self.logger, self.access = settings, logger, access
         self.load()
         self.store = open_log(settings.prediction_log_url, durable=settings.log_fsync == "always")
+        self.reports = open_log(settings.prediction_log_url)  # otra conexión: un informe lento no retrasa la consulta de una predicción
         self.log = JournaledLog(Journal(settings.journal_path, settings.log_fsync), self.store)
         self.log.check()
+        self.log.journal.close()  # solo se probaba: cada proceso abrirá su tramo
         self.metrics = Metrics()
         self.metrics.watch_log(lambda: backlog(settings.journal_path))
         self.tracing = Tracing(settings.otlp_endpoint, __version__) if settings.otlp_endpoint else CallerTraces()
@@ -67,6 +69,7 @@ class Parts:
         "Suelta lo que quede por soltar."
         self.tracing.shutdown()
         self.log.close()
+        self.reports.close()
 
 # %% ../nbs/tools/app.ipynb #6b386de8
 def assemble(
@@ -77,7 +80,7 @@ def assemble(
     "Junta las piezas en una API."
     parts.announce()
     return create_api(parts.bundle, parts.log, parts.metrics, parts.gate, parts.access, parts.tracing, lifespan,
-                      [feedback_router(Feedback(parts.store)), admin_router(reload)], headers_for)
+                      [feedback_router(Feedback(parts.reports)), admin_router(reload)], headers_for)
 
 
 def swap_bundle(
@@ -149,6 +152,7 @@ class Fleet:
     ) -> None:
         "Atiende peticiones hasta que le digan que pare."
         parts = self.parts
+        self.close_listeners(keep=self.listeners[worker.slot])
         parts.metrics.open()
 
         @asynccontextmanager
@@ -172,8 +176,7 @@ class Fleet:
     ) -> None:
         "Pasa la bitácora al registro y, cada medio minuto, mira cómo de bien acierta cada versión."
         parts, stop = self.parts, threading.Event()
-        for end in self.listeners:
-            end.close()
+        self.close_listeners()
         with suppress(OSError):
             os.nice(10)  # primero, contestar
         parts.metrics.open("drain")
@@ -207,7 +210,16 @@ class Fleet:
     def run(self) -> int:  # código de salida
         "Sirve hasta que llega Ctrl-C o SIGTERM."
         parts = self.parts
-        return Supervisor(self.work, parts.load, parts.bundle.version, parts.settings.workers, self.help, logger=parts.logger).serve()
+        return Supervisor(self.work, parts.load, parts.bundle.version, parts.settings.workers, self.help, logger=parts.logger, on_stop=self.close_listeners).serve()
+
+    def close_listeners(
+        self,
+        keep: socket.socket | None = None,  # el que se conserva
+    ) -> None:
+        "Deja de escuchar: mientras quede abierta una copia, Linux sigue admitiendo conexiones que nadie atenderá."
+        for end in self.listeners:
+            if end is not keep:
+                end.close()
 
 # %% ../nbs/tools/app.ipynb #ae909122
 def serve(

@@ -297,6 +297,7 @@ SPANISH = {
     "model_attributes_type": "debe ser un objeto JSON",
     "int_parsing": "debe ser un número entero",
     "int_parsing_size": "es un número demasiado grande",
+    "bool_parsing": "debe ser true o false",
     "int_from_float": "debe ser un número entero",
     "greater_than_equal": "debe ser {ge} o más",
     "less_than_equal": "debe ser {le} o menos",
@@ -320,7 +321,7 @@ def field_error(
     "Traduce un error de validación."
     where = [str(part) for part in error["loc"][1:]]
     text = SPANISH.get(error["type"], error["msg"]).format(**error.get("ctx", {}))
-    index = int(where[1]) if len(where) > 1 and where[0] == "fixtures" and where[1].isdigit() else None
+    index = int(where[1]) if len(where) > 1 and where[0] in ("fixtures", "results") and where[1].isdigit() else None
     pointer = "#" + "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in where)
     return FieldError(pointer=pointer[:200], detail=text, index=index)
 
@@ -1068,6 +1069,7 @@ Todos los errores son `application/problem+json` (RFC 9457) y llevan el `request
 
 TAGS = [
     {"name": "predicciones", "description": "Pedir predicciones y recuperar las que se hicieron"},
+    {"name": "resultados", "description": "Decir qué pasó y leer cuánto se acierta"},
     {"name": "modelo", "description": "Qué modelo responde y qué equipos conoce"},
     {"name": "operación", "description": "Para quien mantiene el servidor en marcha"},
 ]

@@ -136,7 +136,7 @@ class Supervisor:
     grace: float = 7.0  # segundos que se dan a los hijos para parar
     last_grace: float = 2.5  # y después al ayudante: Docker mata a los diez
     logger: Any = None  # diario de structlog
-    on_exit: Callable[[int], Any] = lambda pid: None  # aviso de que un hijo ha muerto
+    on_stop: Callable[[], Any] = lambda: None  # qué hacer al empezar a parar: dejar de escuchar
     children: dict[int, Child] = field(default_factory=dict)
     generation: int = 0
     pending: set[int] = field(default_factory=set)  # hijos que aún no han recargado
@@ -285,7 +285,6 @@ class Supervisor:
             if child is None:
                 continue
             child.channel.socket.close()
-            self.on_exit(pid)
             self.pending.discard(pid)
             self.settle()
             if not self.stopping:
@@ -310,6 +309,7 @@ class Supervisor:
         "Pide a los hijos que acaben lo que tienen entre manos."
         if not self.stopping:
             self.stopping, self.deadline = True, time.monotonic() + self.grace
+            self.on_stop()
             self.signal_to(signal.SIGTERM, helpers=False)
 
     def signal_to(self, number: signal.Signals, helpers: bool) -> None:

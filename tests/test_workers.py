@@ -110,7 +110,8 @@ def test_ctrl_c_is_a_normal_end(bundle, tmp_path):
 
 
 def test_postgres_down_costs_neither_requests_nor_rows(bundle, tmp_path, postgres):
-    with Server(tmp_path / "state", bundle, workers=2, FUTBOL_LOG_URL=postgres.url()) as server:
+    url = postgres.new_database()
+    with Server(tmp_path / "state", bundle, workers=2, FUTBOL_LOG_URL=url) as server:
         with Load(server, 4) as load:
             load.wait(100)
             postgres.stop()
@@ -130,7 +131,7 @@ def test_postgres_down_costs_neither_requests_nor_rows(bundle, tmp_path, postgre
     assert server.stored(load.ids) == set(load.ids)
     from futbol_mlops.journal import open_log
 
-    log = open_log(postgres.url())
+    log = open_log(url)
     assert log.query("SELECT count(*), count(DISTINCT prediction_id) FROM predictions") == [(len(load.ids), len(load.ids))]
     log.close()
 
