@@ -6,7 +6,7 @@
 __all__ = ['SECONDS', 'DAYS', 'CHANCES', 'METHODS', 'REASONS', 'PREDICTING', 'CAPACITY', 'TRACEPARENT', 'Cells', 'create_cells',
            'Seat', 'locked', 'replace_json', 'taken_seats', 'on_fork', 'Metrics', 'age_days', 'gauge', 'process_gauges',
            'freshness_gauges', 'performance_gauges', 'configure_logging', 'iso_second', 'log_line', 'chunks',
-           'AccessLog', 'traceparent_of', 'trace_id_of', 'Handle', 'CallerTraces', 'Tracing']
+           'AccessLog', 'traceparent_of', 'trace_id_of', 'Handle', 'CallerTraces', 'Outbox', 'Tracing']
 
 # %% ../nbs/13_observability.ipynb #0c0507b8
 import atexit
@@ -16,6 +16,7 @@ import logging
 import mmap
 import os
 import platform
+import random
 import re
 import shutil
 import struct
@@ -43,7 +44,6 @@ from prometheus_client.utils import floatToGoString
 from pydantic_core import to_json
 
 from . import __version__
-from .serving import route_of
 
 try:
     import fcntl
@@ -334,7 +334,8 @@ class Metrics:
     ) -> None:
         "Anota cómo acierta cada versión. Vale para todo el servidor: basta con que lo llame un proceso."
         self.folder.mkdir(parents=True, exist_ok=True)
-        replace_json(self.folder / "performance.json", {"at": time.time(), "rows": [dict(r) for r in rows]})
+        kept = ("model_version", "n", "rps", "log_loss", "accuracy")
+        replace_json(self.folder / "performance.json", {"at": time.time(), "rows": [{k: r.get(k) for k in kept} for r in rows]})
 
     def render(
         self,
@@ -490,24 +491,31 @@ class AccessLog:
         atexit.register(self.flush)
 
     def _reset(self) -> None:
-        self.lines, self.dropped, self.torn, self.thread = [], 0, False, None
+        self.lines, self.torn, self.thread = [], False, None
+        self.refused = self.failed = self.told = 0  # líneas que no cupieron, que no se pudieron escribir, y de cuántas se ha avisado ya
         self.writing, self.urgent = threading.Lock(), threading.Event()
 
     def request(
         self,
-        failure: BaseException | None = None,  # lo que falló, si nadie lo previó: se anota entero y sin esperar
         **fields,  # lo que se anota
     ) -> None:
         "Anota una petición. Los textos de más de 250 caracteres se recortan si la línea es larga."
-        if failure is not None:
-            fields["exception"] = "".join(traceback.format_exception(failure)).rstrip()
-            self._add(self._line("request_failed", "error", fields))
-            self.urgent.set()
-            return
         line = self._line("request", "info", fields)
         if len(line) > 2048:
             line = log_line({k: v[:250] + "…" if isinstance(v, str) and len(v) > 250 else v for k, v in fields.items()})
         self._add(line)
+
+    def error(
+        self,
+        event: str,  # qué pasó
+        exc_info: BaseException | None = None,  # lo que falló, si nadie lo previó
+        **fields,  # lo que se anota
+    ) -> None:
+        "Anota un error, entero y sin esperar."
+        if exc_info is not None:
+            fields["exception"] = "".join(traceback.format_exception(exc_info)).rstrip()
+        self._add(self._line(event, "error", fields))
+        self.urgent.set()
 
     def _line(self, event: str, level: str, fields: dict) -> bytes:
         second, ns = divmod(time.time_ns(), 1_000_000_000)
@@ -516,7 +524,7 @@ class AccessLog:
 
     def _add(self, line: bytes) -> None:
         if len(self.lines) >= self.limit:
-            self.dropped += 1
+            self.refused += 1
             return
         self.lines.append(line)
         if self.thread is None:
@@ -537,30 +545,37 @@ class AccessLog:
         if not self.lines or not self.writing.acquire(timeout=patience):
             return
         try:
-            if self.dropped:
-                dropped, self.dropped = self.dropped, 0
-                self.lines.append(self._line("lines_dropped", "warning", {"lines": dropped}))
+            lost = self.dropped
+            if lost and self._write(self._line("lines_dropped", "warning", {"lines": lost})):
+                self.told += lost
             lines = self.lines[:]
             del self.lines[:len(lines)]
             for n, chunk in chunks(lines):
-                try:
-                    self._write(chunk)
-                except Exception:  # roto, lleno o cerrado: el diario no tumba al servidor
-                    self.dropped += n
+                if not self._write(chunk):
+                    self.failed += n
         finally:
             self.writing.release()
 
-    def _write(self, chunk: bytes) -> None:
+    @property
+    def dropped(self) -> int:
+        "Líneas perdidas de las que aún no se ha avisado."
+        return self.refused + self.failed - self.told
+
+    def _write(self, chunk: bytes) -> bool:
         try:
-            descriptor = self.stream.fileno()
-        except (AttributeError, OSError, ValueError):  # en memoria
-            self.stream.write(chunk.decode())
-            return
-        if self.torn:  # la escritura anterior se quedó a media línea
-            chunk = b"\n" + chunk
-        while chunk:
-            chunk = chunk[os.write(descriptor, chunk):]
-            self.torn = bool(chunk)
+            try:
+                descriptor = self.stream.fileno()
+            except (AttributeError, OSError, ValueError):  # en memoria
+                self.stream.write(chunk.decode())
+                return True
+            if self.torn:  # la escritura anterior se quedó a media línea
+                chunk = b"\n" + chunk
+            while chunk:
+                chunk = chunk[os.write(descriptor, chunk):]
+                self.torn = bool(chunk)
+            return True
+        except Exception:  # roto, lleno o cerrado: el diario no tumba al servidor
+            return False
 
 # %% ../nbs/13_observability.ipynb #78929e0f
 TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
@@ -591,7 +606,7 @@ class Handle(NamedTuple):
     "Una petición que se está trazando."
 
     trace_id: str  # 32 cifras hexadecimales
-    span: Any  # tramo de OpenTelemetry; si la petición no entró en la muestra, uno que no anota nada
+    span: Any  # tramo de OpenTelemetry; `None` si esta petición no se traza
 
 
 class CallerTraces:
@@ -609,7 +624,31 @@ class CallerTraces:
     def finish(self, *args) -> None:
         "Nada que mandar."
 
-    shutdown = finish
+    open = shutdown = finish
+
+
+class Outbox:
+    "Un exportador de OpenTelemetry que cuenta los tramos que ya salieron, llegaran o no."
+
+    def __init__(
+        self,
+        exporter: Any,  # el que los manda
+    ) -> None:
+        self.exporter, self.gone = exporter, 0
+
+    def export(
+        self,
+        spans: Sequence[Any],  # tramos
+    ) -> Any:  # lo que diga el exportador
+        "Los manda."
+        try:
+            return self.exporter.export(spans)
+        finally:
+            self.gone += len(spans)
+
+    def shutdown(self) -> None:
+        "Deja de mandar."
+        self.exporter.shutdown()
 
 
 class Tracing:
@@ -617,16 +656,16 @@ class Tracing:
 
     def __init__(
         self,
-        endpoint: str | None,  # del receptor, como `http://localhost:4318`; si no acaba en `/v1/traces`, se le añade. `None`: no se traza
+        endpoint: str,  # del receptor, como `http://localhost:4318`; si no acaba en `/v1/traces`, se le añade
         service_version: str,  # versión que se anota en cada traza
         service_name: str = "futbol-mlops",  # nombre del servicio
         sample: float = 1.0,  # parte de las peticiones que se traza, entre 0 y 1
         headers: Mapping[str, str] | None = None,  # cabeceras para el receptor; por defecto, las de `OTEL_EXPORTER_OTLP_HEADERS`
-        queue: int = 8192,  # tramos que esperan, como mucho
+        queue: int = 2048,  # tramos que esperan, como mucho; con la cola llena no se traza
     ) -> None:
         if not 0 <= sample <= 1:
             raise ValueError(f"La muestra es una parte de las peticiones: se esperaba un número entre 0 y 1 y llegó {sample}. Para trazar una de cada cien, usa 0.01.")
-        self.endpoint = endpoint and endpoint.rstrip("/").removesuffix("/v1/traces") + "/v1/traces"
+        self.endpoint = endpoint.rstrip("/").removesuffix("/v1/traces") + "/v1/traces"
         self.resource = {"service.name": service_name, "service.version": service_version}
         self.sample, self.headers, self.queue = sample, headers, queue
         self._reset()
@@ -634,6 +673,7 @@ class Tracing:
 
     def _reset(self) -> None:
         self.provider = self.tracer = None
+        self.queued = 0
 
     def open(self) -> None:
         "Prepara el envío en este proceso, si no lo está. Se llama solo con la primera petición; llamarlo al arrancar le ahorra la espera."
@@ -644,12 +684,10 @@ class Tracing:
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
-        from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 
-        ratio = TraceIdRatioBased(self.sample)
-        self.provider = TracerProvider(ParentBased(ratio, remote_parent_sampled=ratio), Resource.create(self.resource), shutdown_on_exit=False)
-        exporter = OTLPSpanExporter(endpoint=self.endpoint, headers=self.headers, timeout=5)
-        self.provider.add_span_processor(BatchSpanProcessor(exporter, max_queue_size=self.queue, schedule_delay_millis=1000))
+        self.provider = TracerProvider(resource=Resource.create(self.resource), shutdown_on_exit=False)
+        self.outbox = Outbox(OTLPSpanExporter(endpoint=self.endpoint, headers=self.headers, timeout=5))
+        self.provider.add_span_processor(BatchSpanProcessor(self.outbox, max_queue_size=self.queue + 1024, schedule_delay_millis=1000))
         self.api, self.tracer = trace, self.provider.get_tracer(__name__)
 
     def start(
@@ -659,12 +697,22 @@ class Tracing:
     ) -> Handle:  # lo que hay que devolver a `finish`
         "Empieza la traza de una petición, o continúa la de quien llama."
         self.open()
-        trace, sent, context = self.api, traceparent_of(headers), None
+        sent = traceparent_of(headers)
+        if not self._chosen(sent):
+            return Handle(sent[0] if sent else f"{random.getrandbits(128):032x}", None)
+        trace, context = self.api, None
         if sent is not None:
             caller = trace.SpanContext(int(sent[0], 16), int(sent[1], 16), is_remote=True, trace_flags=trace.TraceFlags(sent[2]))
             context = trace.set_span_in_context(trace.NonRecordingSpan(caller))
         span = self.tracer.start_span("request", context, trace.SpanKind.SERVER, start_time=start_ns)
         return Handle(f"{span.get_span_context().trace_id:032x}", span)
+
+    def _chosen(self, sent: tuple[str, str, int] | None) -> bool:
+        if self.queued - self.outbox.gone >= self.queue:  # lo que no va a salir, mejor no hacerlo
+            return False
+        if sent is None:
+            return random.random() < self.sample
+        return bool(sent[2] & 1) and int(sent[0][16:], 16) < self.sample * 2**64  # por el identificador: los demás servicios eligen las mismas
 
     def finish(
         self,
@@ -677,10 +725,10 @@ class Tracing:
         attributes: Mapping[str, Any] | None = None,  # lo que se quiera anotar: la versión del modelo, por ejemplo
     ) -> None:
         "Acaba la traza: un tramo para la petición y uno por paso."
-        span = handle.span
-        if not span.is_recording():
+        trace, span = self.api, handle.span
+        if span is None:
             return
-        trace = self.api
+        self.queued += 1 + len(steps)
         span.update_name(f"{method if method in METHODS else 'OTHER'} {route}")
         span.set_attributes({"http.request.method": method, "http.route": route, "http.response.status_code": status, **(attributes or {})})
         if status >= 500:
@@ -689,21 +737,6 @@ class Tracing:
         for name, began, ended in steps:
             self.tracer.start_span(name, context, start_time=began).end(ended)
         span.end(end_ns)
-
-    def finished(
-        self,
-        scope: Mapping,  # petición ASGI ya atendida, con `begin` y `steps` en su `state`
-        status: int,  # código de la respuesta
-        end: int,  # cuándo acabó, en nanosegundos desde 1970
-        failure: BaseException | None = None,  # lo que falló
-    ) -> str | None:  # identificador de la traza, para el diario; `None` si aquí no se traza y quien llama no mandó ninguno
-        "Traza una petición que ya acabó."
-        if self.endpoint is None:
-            return trace_id_of(scope["headers"])
-        state = scope["state"]
-        handle = self.start(scope["headers"], state["begin"])
-        self.finish(handle, route_of(scope), scope["method"], status, end, state["steps"], failure and {"error.type": type(failure).__name__})
-        return handle.trace_id
 
     def shutdown(
         self,

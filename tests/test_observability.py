@@ -6,6 +6,7 @@ import json
 import logging
 import multiprocessing
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -126,7 +127,7 @@ def test_what_is_computed_when_asked():
     metrics, lag = Metrics(), [(100, 1.5)]
     metrics.serving("futbol-1x2", "1.0.0", {"SP1": dt.datetime.now(dt.UTC).date() - dt.timedelta(days=9)})
     metrics.watch_log(lambda: lag[0])
-    metrics.model_performance([{"model_version": "1.0.0", "n": 10, "rps": 0.2, "log_loss": None, "accuracy": 0.5}])
+    metrics.model_performance([{"model_version": "1.0.0", "n": 10, "rps": 0.2, "log_loss": None, "accuracy": 0.5, "since": dt.date(2024, 9, 1)}])
     found = samples(metrics)
     assert found[("futbol_data_age_days", ("league", "SP1"))] == 9
     assert (found[("futbol_log_waiting_bytes",)], found[("futbol_log_oldest_seconds",)]) == (100, 1.5)
@@ -284,6 +285,7 @@ def test_a_parent_that_already_counted_is_not_counted_twice(tmp_path):
     child.do("count", 7)
     metrics.answered("/v1/predictions", "POST", 200, 0.003)
     assert child.do("seen")[REQUESTS] == samples(metrics)[REQUESTS] == 9
+    assert samples(metrics)[("futbol_processes", ("role", "worker"))] == 2, "cada uno en su puesto: contar a la vez en el mismo perdería sumas"
     child.kill()
     assert samples(metrics)[("futbol_processes", ("role", "worker"))] == 1
 
@@ -445,7 +447,8 @@ def test_a_broken_pipe_costs_no_answer(bundle, log):
 
 def test_a_pipe_nobody_reads_costs_no_answer_and_is_told_later():
     reader, writer = os.pipe()
-    diary = AccessLog(os.fdopen(writer, "w"), every=0.01, limit=500)
+    stream = os.fdopen(writer, "w")
+    diary = AccessLog(stream, every=0.01, limit=500)
 
     def serve() -> None:
         for _ in range(5000):
@@ -455,16 +458,22 @@ def test_a_pipe_nobody_reads_costs_no_answer_and_is_told_later():
     requests.start()
     requests.join(60)
     assert not requests.is_alive(), "anotar se quedó esperando a la tubería"
-    lost, got, rest = None, 0, b""
-    while lost is None or got + lost < 5000:  # ahora alguien lee; si falta alguna sin contar, la prueba se cuelga aquí hasta su límite
-        *lines, rest = (rest + os.read(reader, 65536)).split(b"\n")
-        for line in map(json.loads, lines):
-            got, lost = (got, (lost or 0) + line["lines"]) if line["event"] == "lines_dropped" else (got + 1, lost)
-        if lost is None and not diary.lines and not rest:
-            diary.request(**LINE)
-            got -= 1
-    assert got + lost == 5000 and lost > 0
-    os.close(reader)
+    found: list[dict] = []
+
+    def read() -> None:
+        with os.fdopen(reader) as lines:
+            found.extend(json.loads(line) for line in lines)
+
+    late = threading.Thread(target=read, daemon=True)
+    late.start()
+    diary.flush(patience=60)
+    diary.request(**LINE)
+    while diary.lines or diary.dropped:
+        diary.flush(patience=60)
+    stream.close()
+    late.join(60)
+    lost = sum(line.get("lines", 0) for line in found)
+    assert lost > 0 and sum(line["event"] == "request" for line in found) + lost == 5001
 
 
 MANY_WRITERS = """
@@ -515,14 +524,17 @@ import sys, time
 from futbol_mlops.observability import AccessLog
 diary = AccessLog(every=3600)
 diary.request(request_id="antes")
-diary.request(ValueError("roto"), request_id="error")
+diary.error("request_failed", exc_info=ValueError("roto"), request_id="error")
 sys.stdin.readline()
 diary.request(request_id="perdida")
 print("listo", file=sys.stderr, flush=True)
 time.sleep(60)
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    lines = [json.loads(process.stdout.readline()) for _ in range(2)]
+    text = b""
+    while text.count(b"\n") < 2 and select.select([process.stdout], [], [], 30)[0]:
+        text += os.read(process.stdout.fileno(), 65536)
+    lines = [json.loads(line) for line in text.splitlines()]
     assert [line["request_id"] for line in lines] == ["antes", "error"] and "ValueError: roto" in lines[1]["exception"]
     process.stdin.write(b"\n")
     process.stdin.flush()
@@ -549,7 +561,7 @@ diary.flush()
     lines = (tmp_path / "diary.log").read_text().splitlines()
     broken = [line for line in lines if not line.endswith("}")]
     good = [json.loads(line) for line in lines if line.endswith("}")]
-    assert len(broken) == 1 and good[-2]["request_id"] == "después" and good[-1] | {"time": ""} == {"lines": 20, "event": "lines_dropped", "level": "warning", "time": ""}, done.stderr
+    assert len(broken) == 1 and good[-1]["request_id"] == "después" and good[-2] | {"time": ""} == {"lines": 20, "event": "lines_dropped", "level": "warning", "time": ""}, done.stderr
 
 
 # --- trazas ---------------------------------------------------------------------------------------------------------
@@ -665,6 +677,7 @@ def test_a_dead_receiver_costs_no_request(bundle, log, answers, caplog):
         tracing = Tracing(url, "1.0.0", queue=1000)
         client = TestClient(create_api(bundle, log, Metrics(process=False), tracing=tracing))
         assert [client.post("/v1/predictions", json=FIXTURE).status_code for _ in range(300)] == [200] * 300
+        assert tracing.queued - tracing.outbox.gone < 1000 + 20, "con la cola llena no se hacen más tramos"
         stopping = threading.Thread(target=tracing.shutdown, args=(0.5,), daemon=True)
         stopping.start()
         stopping.join(30)
