@@ -939,6 +939,15 @@ def test_whatever_a_bundle_holds_the_answer_is_an_explanation(tmp_path, history,
         load_bundle(folder)
 
 
+def test_the_champion_is_exported_signed(trained_home, tmp_path, matches):
+    from futbol_mlops.registry import export_champion
+
+    settings = Settings(home=trained_home, bundle=tmp_path / "bundle", bundle_key=SECRET.decode())
+    folder = export_champion(settings, matches)
+    assert load_bundle(folder, signing_key(settings)).version
+    assert not (trained_home / "bundle" / "manifest.sig").exists()  # sin clave, sin firma
+
+
 def test_a_short_signing_secret_is_refused():
     with pytest.raises(BundleError, match="32 o más"):
         signing_key(Settings(bundle_key="corta"))
