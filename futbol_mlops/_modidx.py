@@ -1427,6 +1427,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'futbol_mlops.security.KeyRing._load': ('security.html#keyring._load', 'futbol_mlops/security.py'),
                                        'futbol_mlops.security.KeyRing._stamps': ( 'security.html#keyring._stamps',
                                                                                   'futbol_mlops/security.py'),
+                                       'futbol_mlops.security.KeyRing._ticket': ( 'security.html#keyring._ticket',
+                                                                                  'futbol_mlops/security.py'),
                                        'futbol_mlops.security.KeyRing.client': ('security.html#keyring.client', 'futbol_mlops/security.py'),
                                        'futbol_mlops.security.KeyRing.look': ('security.html#keyring.look', 'futbol_mlops/security.py'),
                                        'futbol_mlops.security.PatientHttp': ('security.html#patienthttp', 'futbol_mlops/security.py'),

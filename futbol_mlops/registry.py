@@ -23,7 +23,7 @@ from filelock import FileLock
 from sklearn.base import BaseEstimator
 
 from . import __version__
-from .bundle import BUNDLE_FORMAT, sha256_of, write_bundle
+from .bundle import BUNDLE_FORMAT, sha256_of, signing_key, write_bundle
 from .config import Settings
 from .data import LEAGUES, OUTCOMES
 from .evaluation import REPORT_SEASONS, football_weeks
@@ -307,7 +307,7 @@ def export_champion(
     settings: Settings,  # dónde está el registro y dónde queda el paquete
     matches: pd.DataFrame,  # todos los partidos conocidos: la memoria de los equipos
 ) -> Path:  # carpeta del paquete
-    "Escribe el paquete de servicio del campeón en `settings.bundle_path`."
+    "Escribe el paquete de servicio del campeón en `settings.bundle_path`, firmado si hay `FUTBOL_BUNDLE_KEY`. Lanza `BundleError` si la clave no vale."
     with one_at_a_time(settings):
         return _export(settings, matches)
 
@@ -320,7 +320,7 @@ def _export(settings: Settings, matches: pd.DataFrame) -> Path:
                 "registry_version": version.number, "run_id": version.run_id, "data": data_facts(matches), "trained_on": version.data_version,
                 "metrics": {k: v for k, v in version.metrics.items() if k in ("rps", "log_loss", "accuracy", "ece")},
                 "evaluated_on": {"league": "E0", "seasons": list(REPORT_SEASONS)}, "backtest": backtest_of(settings, version)}
-    return write_bundle(settings.bundle_path, served_numbers(model, matches), history, manifest)
+    return write_bundle(settings.bundle_path, served_numbers(model, matches), history, manifest, signing_key(settings))
 
 
 def backtest_of(

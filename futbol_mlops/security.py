@@ -26,7 +26,7 @@ import struct
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -286,7 +286,7 @@ def sign_token(
 def read_token(
     token: bytes,  # la ficha que llegó
     keys: Mapping[str, SigningKey],  # kid → clave
-) -> Client:  # quién es, con un identificador que empieza por «jwt-»
+) -> tuple[Client, float]:  # quién es, con un identificador que empieza por «jwt-», y hasta cuándo vale (segundos desde 1970)
     "Comprueba una ficha. Lanza `SecurityError` sin decir más de lo que sabe quien la firmó."
     try:
         header = jwt.get_unverified_header(token)
@@ -298,7 +298,8 @@ def read_token(
             raise SecurityError("la ficha vive demasiado o su nombre no vale")
         if (rate := claims.get("rate")) is not None:
             checked_rate(rate)
-        return Client(f"jwt-{claims['sub']}", frozenset(checked_scopes(claims["scope"].split())), rate)
+        client = Client(f"jwt-{claims['sub']}", frozenset(checked_scopes(claims["scope"].split())), rate)
+        return client, min(int(claims["exp"]) + LEEWAY, key.dropped_at)
     except jwt.ExpiredSignatureError:
         raise SecurityError("la ficha ha caducado; pide otra") from None
     except (jwt.PyJWTError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError, UnicodeError):
@@ -310,6 +311,8 @@ NOBODY = (fingerprint(secrets.token_bytes(32)), None)  # con quien se compara un
 
 class KeyRing:
     "Las claves de un servidor, al día con sus ficheros: los mira como mucho una vez por segundo."
+
+    REMEMBERED = 1024  # fichas ya comprobadas
 
     def __init__(
         self,
@@ -336,7 +339,7 @@ class KeyRing:
         active = [key for key in read_keys(self.paths[0]) if not key.revoked_at]
         signing = {key.kid: key for key in read_signing_keys(self.paths[1])}
         self.clients = {key.id.encode(): (key.sha256, Client(key.id, frozenset(key.scopes), key.rate)) for key in active}
-        self.signing = signing
+        self.signing, self.checked = signing, {}
 
     def look(self) -> None:
         "Vuelve a leer los ficheros si han cambiado."
@@ -358,10 +361,20 @@ class KeyRing:
         if time.monotonic() > self.next_look:
             self.look()
         if token[:4] != b"fut_":
-            return read_token(token, self.signing)
+            return self._ticket(token)
         expected, client = self.clients.get(token[4:12], NOBODY)
         if not hmac.compare_digest(fingerprint(token), expected) or client is None:
             raise SecurityError("la clave no existe o se ha retirado")
+        return client
+
+    def _ticket(self, token: bytes) -> Client:
+        seen = fingerprint(token)
+        client, until = self.checked.get(seen, (None, 0.0))
+        if client is None or time.time() > until:
+            client, until = read_token(token, self.signing)
+            if len(self.checked) >= self.REMEMBERED:
+                self.checked.clear()
+            self.checked[seen] = client, until
         return client
 
 # %% ../nbs/12_security.ipynb #b8f029bc
@@ -374,7 +387,7 @@ class SharedCounters(Storage, SlidingWindowCounterSupport):
 
     def __init__(self) -> None:
         super().__init__()
-        self.file = tempfile.TemporaryFile()  # sin nombre: desaparece con el último proceso
+        self.file = tempfile.TemporaryFile()  # noqa: SIM115 – sin nombre: desaparece con el último proceso
         self.file.truncate(self.SLOTS * self.SLOT.size)
         self.memory, self.fd = mmap.mmap(self.file.fileno(), 0), self.file.fileno()
         self.known: dict[str, tuple[bytes, int]] = {}

@@ -305,7 +305,7 @@ def signed(key, body: str) -> str:
 def test_a_good_token_opens(ticket_key):
     key, ring = ticket_key
     assert ring.client(good(key).encode()) == Client("jwt-revista", frozenset({"predict"}))
-    assert read_token(sign_token(key, ["predict", "feedback"], 1, "revista", "5/minute").encode(), ring.signing) == Client("jwt-revista", frozenset({"predict", "feedback"}), "5/minute")
+    assert read_token(sign_token(key, ["predict", "feedback"], 1, "revista", "5/minute").encode(), ring.signing)[0] == Client("jwt-revista", frozenset({"predict", "feedback"}), "5/minute")
 
 
 @pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")
@@ -316,6 +316,24 @@ def test_forged_tokens_are_refused(ticket_key, how):
     with pytest.raises(SecurityError) as e:
         ring.client(FORGERIES[how](key).encode())
     assert key.secret not in str(e.value)
+
+
+def test_a_remembered_token_expires_all_the_same(ticket_key, monkeypatch):
+    key, ring = ticket_key
+    token, clock = good(key).encode(), [time.time()]
+    assert ring.client(token) is ring.client(token)  # la segunda vez, de memoria
+    monkeypatch.setattr(security.time, "time", lambda: clock[0])
+    clock[0] += 700
+    monkeypatch.setattr("jwt.api_jwt.datetime", type("Clock", (), {"now": staticmethod(lambda tz: __import__("datetime").datetime.fromtimestamp(clock[0], tz))}))
+    with pytest.raises(SecurityError, match="caducado"):
+        ring.client(token)
+
+
+def test_remembered_tokens_do_not_fill_the_memory(ticket_key):
+    key, ring = ticket_key
+    for i in range(ring.REMEMBERED + 10):
+        assert ring.client(good(key, sub=f"r{i}").encode()).id == f"jwt-r{i}"
+    assert len(ring.checked) <= ring.REMEMBERED
 
 
 def test_a_token_cannot_pass_for_a_key(keys):
@@ -826,13 +844,14 @@ def test_who_does_not_collect_the_answer_is_cut(start):
 
 def test_many_slow_connections_leave_room_for_a_good_one(start):
     server = start(patience=1.0)
-    slow = [server.socket() for _ in range(150)]
-    for s in slow:
-        s.sendall(HEAD)
-    assert server.ask()[0] == 200
-    assert all(b"408" in closed_after(s) for s in slow)
-    for s in slow:
-        s.close()
+    with contextlib.ExitStack() as stack:
+        slow = []
+        for _ in range(150):
+            slow.append(stack.enter_context(server.socket()))
+            slow[-1].sendall(HEAD)
+        assert server.ask()[0] == 200
+        for s in slow:
+            closed_after(s)  # falla si no se le cierra
 
 
 def test_a_patient_connection_is_untouched(start):
@@ -918,6 +937,15 @@ def test_whatever_a_bundle_holds_the_answer_is_an_explanation(tmp_path, history,
         (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(BundleError):
         load_bundle(folder)
+
+
+def test_the_champion_is_exported_signed(trained_home, tmp_path, matches):
+    from futbol_mlops.registry import export_champion
+
+    settings = Settings(home=trained_home, bundle=tmp_path / "bundle", bundle_key=SECRET.decode())
+    folder = export_champion(settings, matches)
+    assert load_bundle(folder, signing_key(settings)).version
+    assert not (trained_home / "bundle" / "manifest.sig").exists()  # sin clave, sin firma
 
 
 def test_a_short_signing_secret_is_refused():
