@@ -49,7 +49,7 @@ class Parts:
         self.log.journal.close()  # solo se probaba: cada proceso abrirá su tramo
         self.metrics = Metrics()
         self.metrics.watch_log(lambda: backlog(settings.journal_path))
-        self.tracing = Tracing(settings.otlp_endpoint, __version__) if settings.otlp_endpoint else CallerTraces()
+        self.tracing = Tracing(settings.otlp_endpoint, __version__, sample=settings.otlp_sample) if settings.otlp_endpoint else CallerTraces()
         self.gate = open_gate(settings, logger)
 
     def load(self) -> str:  # versión del paquete
@@ -154,6 +154,7 @@ class Fleet:
         parts = self.parts
         self.close_listeners(keep=self.listeners[worker.slot])
         parts.metrics.open()
+        parts.tracing.open()
 
         @asynccontextmanager
         async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -49,6 +49,8 @@ class Settings(BaseSettings):
     bundle_key: SecretStr | None = Field(None, description="Secreto con el que se firma el paquete de servicio; con él, el servidor rechaza uno sin firma")
     otlp_endpoint: str | None = Field(None, pattern="^https?://", description="A dónde se mandan las trazas (OTLP sobre HTTP); por defecto, a ningún sitio")
 
+    otlp_sample: float = Field(0.01, ge=0, le=1, description="Parte de las peticiones que se traza, de 0 a 1: trazar cuesta más que predecir")
+
     actor: str = Field(default_factory=current_user, description="Quién decide: queda escrito junto a cada ascenso y cada vuelta atrás")
     solutions: Path | None = Field(None, description="Carpeta privada de soluciones, para calificar lo que cuenta")
 
