@@ -1005,6 +1005,14 @@ def test_a_key_is_hidden_wherever_it_is(before, after):
     assert hide_secrets(before + token + after) == before + "fut_0a1b2c3d_…" + after
 
 
+@pytest.mark.parametrize("text", ["eyJ" * 20_000, "eyJaaaaaaaa." * 5_000, "fut_0a1b2c3d_" * 5_000, "://a:" * 12_000, "://" + "a:" * 30_000, "://:" + "a" * 60_000], ids=lambda t: t[:12])
+def test_hiding_is_linear(text):
+    "Una línea escrita para que la búsqueda sea cuadrática tardaría muchos segundos."
+    started = time.process_time()
+    hide_secrets(text)
+    assert time.process_time() - started < 3
+
+
 # --- La tabla
 
 
