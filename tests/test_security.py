@@ -7,6 +7,7 @@ import hmac
 import http.client
 import io
 import json
+import logging
 import os
 import re
 import shutil
@@ -958,7 +959,7 @@ def test_a_short_signing_secret_is_refused():
 # --- Secretos
 
 
-def test_no_secret_is_written_anywhere(keys, served, tmp_path):
+def test_no_secret_is_written_anywhere(keys, served, tmp_path, caplog, monkeypatch):
     "Claves, fichas y contraseñas en cabeceras, consulta, ruta y cuerpo; respuestas buenas, 4xx y 500. Ni el diario ni las métricas los repiten, ni la respuesta los de la cabecera."
     key, token = create_key(keys, "la revista", ["predict"])
     ticket = sign_token(current_signing_key(signing_path(keys)), ["predict"])
@@ -977,7 +978,10 @@ def test_no_secret_is_written_anywhere(keys, served, tmp_path):
         def flush(self):
             pass
 
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # al acabar, lo de antes
     logger = configure_logging(Hidden())
+    for client_diary in ("httpx", "httpx2"):  # anota la dirección entera de lo que pide; no es el servidor
+        caplog.set_level(logging.WARNING, client_diary)
     log = PredictionLog(tmp_path / "log.db")
     for store in (log, Broken(tmp_path / "broken.db")):
         client = TestClient(create_api(load_bundle(served), store, metrics, guard_of(keys), logger))
