@@ -552,7 +552,7 @@ class RedisRates:
         self.down = down
 
 # %% ../nbs/12_security.ipynb #5b662f7b
-SECRETS = re.compile(r"(?P<key>fut_[0-9a-f]{8}_)[\w-]{20,}|(?P<jwt>eyJ)[\w-]{8,}\.[\w-]+(\.[\w-]*)?|(?P<user>://[^/\s:@]*:)[^/\s@]+(?=@)")
+SECRETS = re.compile(r"(?P<key>fut_[0-9a-f]{8}_)[\w-]{20,}|(?P<jwt>eyJ)[\w-]{8,300}\.[\w-]+(\.[\w-]*)?|(?P<user>://[^/\s:@]*:)[^/\s@]+(?=@)")
 
 
 def hide_secrets(

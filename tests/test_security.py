@@ -7,6 +7,7 @@ import hmac
 import http.client
 import io
 import json
+import logging
 import os
 import re
 import shutil
@@ -958,7 +959,7 @@ def test_a_short_signing_secret_is_refused():
 # --- Secretos
 
 
-def test_no_secret_is_written_anywhere(keys, served, tmp_path):
+def test_no_secret_is_written_anywhere(keys, served, tmp_path, caplog, monkeypatch):
     "Claves, fichas y contraseñas en cabeceras, consulta, ruta y cuerpo; respuestas buenas, 4xx y 500. Ni el diario ni las métricas los repiten, ni la respuesta los de la cabecera."
     key, token = create_key(keys, "la revista", ["predict"])
     ticket = sign_token(current_signing_key(signing_path(keys)), ["predict"])
@@ -977,7 +978,10 @@ def test_no_secret_is_written_anywhere(keys, served, tmp_path):
         def flush(self):
             pass
 
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # al acabar, lo de antes
     logger = configure_logging(Hidden())
+    for client_diary in ("httpx", "httpx2"):  # anota la dirección entera de lo que pide; no es el servidor
+        caplog.set_level(logging.WARNING, client_diary)
     log = PredictionLog(tmp_path / "log.db")
     for store in (log, Broken(tmp_path / "broken.db")):
         client = TestClient(create_api(load_bundle(served), store, metrics, guard_of(keys), logger))
@@ -1003,6 +1007,14 @@ def test_no_secret_is_written_anywhere(keys, served, tmp_path):
 def test_a_key_is_hidden_wherever_it_is(before, after):
     token = security.new_token("0a1b2c3d")
     assert hide_secrets(before + token + after) == before + "fut_0a1b2c3d_…" + after
+
+
+@pytest.mark.parametrize("text", ["eyJ" * 20_000, "eyJaaaaaaaa." * 5_000, "fut_0a1b2c3d_" * 5_000, "://a:" * 12_000, "://" + "a:" * 30_000, "://:" + "a" * 60_000], ids=lambda t: t[:12])
+def test_hiding_is_linear(text):
+    "Una línea escrita para que la búsqueda sea cuadrática tardaría muchos segundos."
+    started = time.process_time()
+    hide_secrets(text)
+    assert time.process_time() - started < 3
 
 
 # --- La tabla
