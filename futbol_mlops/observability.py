@@ -44,6 +44,7 @@ from prometheus_client.utils import floatToGoString
 from pydantic_core import to_json
 
 from . import __version__
+from .security import hide_secrets
 
 try:
     import fcntl
@@ -430,14 +431,17 @@ def configure_logging(
     "Líneas JSON para el servidor y para las bibliotecas que usan `logging` (uvicorn entre ellas). Se llama una vez, al arrancar."
     stream = stream or sys.stdout
     shared = [structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"), structlog.processors.format_exc_info]
-    render = structlog.processors.JSONRenderer(sort_keys=False)
-    structlog.configure(processors=[*shared, render], logger_factory=structlog.WriteLoggerFactory(stream),
+    render = [structlog.processors.JSONRenderer(sort_keys=False), lambda logger, name, line: hide_secrets(line)]
+    structlog.configure(processors=[*shared, *render], logger_factory=structlog.WriteLoggerFactory(stream),
                         wrapper_class=structlog.make_filtering_bound_logger(level), cache_logger_on_first_use=False)
     handler = logging.StreamHandler(stream)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render]))
+        foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render]))
     root = logging.getLogger()
-    root.handlers[:], root.level = [handler], logging.getLevelName(level)
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    for noisy in ("httpx", "httpx2"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)  # a nivel INFO apuntan direcciones enteras
     return structlog.get_logger().bind()  # ya montado: sin `bind`, structlog lo montaría en cada línea
 
 # %% ../nbs/13_observability.ipynb #2860a222
@@ -452,12 +456,12 @@ def iso_second(
 def log_line(
     fields: Mapping[str, Any],  # lo que se anota
 ) -> bytes:  # una línea, con su salto
-    "Una línea JSON en ASCII: ningún texto que llegue de fuera puede partirla ni cerrar sus comillas."
+    "Una línea JSON en ASCII, sin secretos: ningún texto que llegue de fuera puede partirla ni cerrar sus comillas."
     try:
         line = to_json(fields)
     except ValueError:  # medio carácter (un sustituto suelto): no es UTF-8, pero sí se puede escapar
         line = b"\xff"
-    return (line if line.isascii() else json.dumps(fields, default=str).encode()) + b"\n"
+    return hide_secrets(line.decode() if line.isascii() else json.dumps(fields, default=str)).encode() + b"\n"
 
 
 def chunks(

@@ -4,18 +4,19 @@
 
 # %% auto #0
 __all__ = ['MAX_FIXTURES', 'MAX_BODY', 'HORIZON', 'MANY', 'RECENT', 'KICKOFF', 'League', 'TeamName', 'EXAMPLE', 'Warn',
-           'Probability', 'PROBLEM_JSON', 'PROBLEM_TYPES', 'HTTP_TITLES', 'SPANISH', 'JSON_TYPE', 'SCOPES', 'LOCAL',
-           'DOCUMENTED', 'router', 'fast', 'PUBLIC', 'operations', 'REQUEST_ID', 'JSON_HEADER', 'DESCRIPTION', 'TAGS',
-           'valid_kickoff', 'Fixture', 'Batch', 'Prediction', 'Predictions', 'StoredPrediction', 'StoredPredictions',
-           'LeagueInfo', 'ModelInfo', 'Team', 'Teams', 'TeamDay', 'TeamHistory', 'Health', 'FieldError', 'Problem',
-           'ApiProblem', 'as_problem', 'problem_response', 'header', 'field_error', 'is_json', 'validation_problem',
-           'summary', 'likeness', 'nearest', 'quoted', 'new_id', 'BadFixture', 'unknown_league', 'unknown_team',
-           'Known', 'Predictor', 'Log', 'Meter', 'Tracer', 'Diary', 'Client', 'Gate', 'OpenGate', 'Service', 'in_batch',
-           'batch_detail', 'log_problem', 'service_of', 'problems', 'needs', 'admit', 'GuardedRoute', 'ClientGone',
-           'read_body', 'FastRoute', 'public', 'predict', 'predict_batch', 'visible_to', 'recent_predictions',
-           'stored_prediction', 'model_info', 'league_or_problem', 'teams', 'team_history', 'alive', 'ready', 'metrics',
-           'request_id_of', 'body_length', 'Envelope', 'limited', 'add_docs', 'honest_schema', 'route_of', 'Reloaded',
-           'admin_router', 'create_api', 'reporter', 'on_problem', 'on_invalid']
+           'Probability', 'PROBLEM_JSON', 'PROBLEM_TYPES', 'HTTP_TITLES', 'SPANISH', 'JSON_TYPE', 'NO_BODY', 'SCOPES',
+           'LOCAL', 'DOCUMENTED', 'router', 'fast', 'PUBLIC', 'operations', 'REQUEST_ID', 'JSON_HEADER', 'DESCRIPTION',
+           'TAGS', 'valid_kickoff', 'Fixture', 'Batch', 'Prediction', 'Predictions', 'StoredPrediction',
+           'StoredPredictions', 'LeagueInfo', 'ModelInfo', 'Team', 'Teams', 'TeamDay', 'TeamHistory', 'Health',
+           'FieldError', 'Problem', 'ApiProblem', 'as_problem', 'problem_response', 'header', 'field_error', 'is_json',
+           'validation_problem', 'summary', 'likeness', 'nearest', 'quoted', 'new_id', 'BadFixture', 'unknown_league',
+           'unknown_team', 'Known', 'Predictor', 'Log', 'Meter', 'Tracer', 'Diary', 'Client', 'Gate', 'OpenGate',
+           'Service', 'in_batch', 'batch_detail', 'log_problem', 'service_of', 'problems', 'needs', 'admit',
+           'GuardedRoute', 'ClientGone', 'read_body', 'FastRoute', 'public', 'predict', 'predict_batch', 'visible_to',
+           'recent_predictions', 'stored_prediction', 'model_info', 'league_or_problem', 'teams', 'team_history',
+           'alive', 'ready', 'metrics', 'request_id_of', 'body_length', 'Envelope', 'limited', 'add_docs',
+           'honest_schema', 'route_of', 'Reloaded', 'admin_router', 'create_api', 'reporter', 'on_problem',
+           'on_invalid']
 
 # %% ../nbs/11_serving.ipynb #6a22e274
 import datetime as dt
@@ -333,12 +334,15 @@ def is_json(
     return JSON_TYPE.fullmatch(header(headers, b"content-type")) is not None
 
 
+NO_BODY = {"type": "missing", "loc": ("body",), "msg": "Field required", "input": None}  # lo que dice FastAPI de una petición sin cuerpo
+
+
 def validation_problem(
     headers: Iterable[tuple[bytes, bytes]],  # cabeceras de la petición
     errors: Sequence[Mapping],  # lo que dice pydantic
 ) -> ApiProblem:  # 400 si no es JSON, 415 si no dice que lo es, 422 si no cumple
     "Por qué una petición no cumple el contrato."
-    if errors and errors[0]["loc"][:1] == ("body",) and not is_json(headers):
+    if errors and errors[0]["loc"][:1] == ("body",) and errors[0] != NO_BODY and not is_json(headers):
         sent = header(headers, b"content-type").decode("latin-1")[:80]
         return ApiProblem(415, "unsupported-media-type", "Tipo de contenido no admitido", f"Envía el cuerpo con «Content-Type: application/json»; llegó «{sent}».")
     broken = next((e for e in errors if e["type"] == "json_invalid"), None)
@@ -782,8 +786,10 @@ class FastRoute(GuardedRoute):
         step(("authenticate", begin, begin := time.time_ns()))
         body = await read_body(receive)
         step(("receive", begin, begin := time.time_ns()))
+        if not body:
+            raise validation_problem(scope["headers"], [NO_BODY])
         try:
-            asked = self.validate(body or b"null")
+            asked = self.validate(body)
         except ValidationError as e:
             errors = e.errors(include_url=False, include_input=False)
             raise validation_problem(scope["headers"], [{**error, "loc": ("body", *error["loc"])} for error in errors]) from None

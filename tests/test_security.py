@@ -30,7 +30,8 @@ from hypothesis import strategies as st
 from futbol_mlops import security
 from futbol_mlops.bundle import BundleError, load_bundle, sha256_of, signing_key, write_bundle
 from futbol_mlops.config import Settings
-from futbol_mlops.observability import Metrics, PredictionLog, configure_logging
+from futbol_mlops.journal import PredictionLog
+from futbol_mlops.observability import AccessLog, Metrics, configure_logging
 from futbol_mlops.security import (
     AUDIENCE,
     Guard,
@@ -621,7 +622,8 @@ import json, os, socket, sys
 import uvicorn
 from futbol_mlops.bundle import load_bundle
 from futbol_mlops.config import get_settings
-from futbol_mlops.observability import Metrics, PredictionLog, configure_logging
+from futbol_mlops.journal import PredictionLog
+from futbol_mlops.observability import AccessLog, Metrics, configure_logging
 from futbol_mlops.security import PatientHttp, headers_for, open_gate
 from futbol_mlops.serving import create_api
 
@@ -629,7 +631,7 @@ class Hurried(PatientHttp):
     patience = float(os.environ["PATIENCE"])
 
 settings, logger = get_settings(), configure_logging()
-api = create_api(load_bundle(settings.bundle_path), PredictionLog(settings.log_path), Metrics(), open_gate(settings, logger), logger)
+api = create_api(load_bundle(settings.bundle_path), PredictionLog(settings.log_path), Metrics(), open_gate(settings, logger), AccessLog())
 
 @api.get("/big")
 async def big():
@@ -971,20 +973,12 @@ def test_no_secret_is_written_anywhere(keys, served, tmp_path, caplog, monkeypat
 
     written, metrics, answers = io.StringIO(), Metrics(process=False), []
 
-    class Hidden:  # lo que `observability` debe hacer con cada línea
-        def write(self, text):
-            written.write(hide_secrets(text))
-
-        def flush(self):
-            pass
-
     monkeypatch.setattr(logging.getLogger(), "handlers", [])  # al acabar, lo de antes
-    logger = configure_logging(Hidden())
-    for client_diary in ("httpx", "httpx2"):  # anota la dirección entera de lo que pide; no es el servidor
-        caplog.set_level(logging.WARNING, client_diary)
+    configure_logging(written)
+    diary = AccessLog(written)
     log = PredictionLog(tmp_path / "log.db")
     for store in (log, Broken(tmp_path / "broken.db")):
-        client = TestClient(create_api(load_bundle(served), store, metrics, guard_of(keys), logger))
+        client = TestClient(create_api(load_bundle(served), store, metrics, guard_of(keys), diary))
         for credential in (token, ticket, token[:-2], f"{ticket}x"):
             headers = bearer(credential) | {"Cookie": f"session={hunter}", "X-Api-Key": credential, "X-Request-ID": "pedido"}
             answers += [client.post("/v1/predictions", json=FIXTURE, headers=headers),
@@ -995,6 +989,7 @@ def test_no_secret_is_written_anywhere(keys, served, tmp_path, caplog, monkeypat
             client.get(f"/v1/predictions/{credential}", headers=headers)
             client.get(f"/v1/{credential}/nada")
     log.close()
+    diary.flush()
     assert {r.status_code for r in answers} >= {200, 400, 401, 404, 422, 500}
     everything = written.getvalue() + metrics.render()[0].decode() + "".join(r.text + str(r.headers) for r in answers)
     assert "pedido" in everything and "ZeroDivisionError" in everything and "/v1/predictions/fut_" in everything
