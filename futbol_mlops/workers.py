@@ -9,6 +9,7 @@ __all__ = ['GARBAGE', 'Channel', 'Worker', 'Child', 'Supervisor']
 import asyncio
 import gc
 import json
+import math
 import os
 import select
 import signal
@@ -69,9 +70,16 @@ class Worker:
         "Empieza a escuchar, desde el bucle de asyncio del hijo."
         self.reload, self.alone, self.loop = reload, alone, asyncio.get_running_loop()
         self.loop.add_reader(self.channel.socket, self.listen)
+        self.beat()
+
+    def beat(self) -> None:
+        "Un latido por segundo: mientras el bucle gire, el supervisor sabe que este hijo no está atascado."
+        self.channel.send(alive=True)
+        self.pulse = self.loop.call_later(1, self.beat)
 
     def detach(self) -> None:
         "Deja de escuchar."
+        self.pulse.cancel()
         self.loop.remove_reader(self.channel.socket)
 
     def listen(self) -> None:
@@ -124,6 +132,7 @@ class Child:
     slot: int
     channel: Channel
     started: float
+    heard: float = math.inf  # cuándo se le oyó por última vez; infinito hasta su primer latido
     helper: bool = False  # no atiende peticiones: no cuenta para las recargas y se para el último
 
 
@@ -138,6 +147,7 @@ class Supervisor:
     helper: Callable[[Worker], None] | None = None  # lo que hace el ayudante
     grace: float = 7.0  # segundos que se dan a los hijos para parar
     last_grace: float = 2.5  # y después al ayudante: Docker mata a los diez
+    patience: float = 15.0  # segundos que puede pasar un hijo sin latir
     logger: Any = None  # diario de structlog
     on_stop: Callable[[], Any] = lambda: None  # qué hacer al empezar a parar: dejar de escuchar
     children: dict[int, Child] = field(default_factory=dict)
@@ -165,13 +175,13 @@ class Supervisor:
         pid = os.fork()
         if pid:
             theirs.close()
-            self.children[pid] = Child(pid, slot, Channel(ours), time.monotonic(), helper)
+            self.children[pid] = Child(pid, slot, Channel(ours), time.monotonic(), helper=helper)
             return
         code = 1
         try:
             signal.set_wakeup_fd(-1)
-            for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
-                signal.signal(name, signal.SIG_DFL)
+            for number, action in ((signal.SIGTERM, signal.SIG_DFL), (signal.SIGCHLD, signal.SIG_DFL), (signal.SIGINT, signal.SIG_IGN), (signal.SIGHUP, signal.SIG_IGN)):
+                signal.signal(number, action)  # Ctrl-C llega a todos los de la terminal: que decida el supervisor
             gc.set_threshold(GARBAGE)
             for end in (ours, *self.wake, *(child.channel.socket for child in self.children.values())):
                 end.close()
@@ -219,9 +229,18 @@ class Supervisor:
         if signal.SIGHUP in self.signals:
             self.reload(0, 0)
         self.signals.clear()
+        self.wake_up()
         self.bury()
         if self.stopping:
             self.hurry()
+
+    def wake_up(self) -> None:
+        "Mata al que lleva demasiado sin latir: está atascado, y quien llega a su cola espera para nada."
+        for child in self.children.values():
+            if time.monotonic() - child.heard > self.patience:
+                self.log("worker_stuck", pid=child.pid, slot=child.slot, seconds=round(time.monotonic() - child.heard, 1))
+                child.heard = math.inf
+                os.kill(child.pid, signal.SIGKILL)
 
     def hear(
         self,
@@ -229,6 +248,7 @@ class Supervisor:
         message: dict,  # qué dice
     ) -> None:
         "Atiende a un hijo."
+        child.heard = time.monotonic()
         if message.get("ask") == "reload":
             self.reload(child.pid, message["number"])
         elif message.get("done") == self.generation:
