@@ -675,13 +675,15 @@ class PatientHttp(HttpToolsProtocol):
     "HTTP de uvicorn con paciencia limitada. Se usa así: `uvicorn.Config(app, http=PatientHttp, ws='none')`."
 
     patience = 10.0  # segundos para acabar una petición desde su primer byte, para empezar la primera o para recoger la respuesta
-    max_headers = 65_536  # bytes de la primera línea y las cabeceras
+    max_headers = 65_536  # bytes de la primera línea y las cabeceras; también, de lo que llega después y no es cuerpo
+    max_pipelined = 32  # peticiones que esperan a que se conteste la anterior
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
         self.waiting_since: float | None = self.loop.time()  # `None`: no hay ninguna petición a medias
         self.unsent_since: float | None = None
         self.header_bytes = 0  # -1: la petición a medias ya va por el cuerpo
+        self.extra_bytes = 0  # recibidos desde el último trozo del cuerpo
         self.watch = self.loop.call_later(self.patience, self._look)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -693,8 +695,10 @@ class PatientHttp(HttpToolsProtocol):
             if self.header_bytes == 0:
                 self.waiting_since = self.loop.time()
             self.header_bytes += len(data)
+        else:
+            self.extra_bytes += len(data)
         super().data_received(data)
-        if self.header_bytes > self.max_headers:
+        if self.header_bytes > self.max_headers or self.extra_bytes > self.max_headers:
             self._refuse(b"431 Request Header Fields Too Large")
 
     def on_message_begin(self) -> None:
@@ -702,13 +706,23 @@ class PatientHttp(HttpToolsProtocol):
         if self.waiting_since is None:  # llegó pegada a la anterior
             self.waiting_since, self.header_bytes = self.loop.time(), 1
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self.header_bytes >= 0:  # las de después del cuerpo no las usa nadie
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
+        if len(self.pipeline) >= self.max_pipelined:
+            raise ValueError("demasiadas peticiones sin esperar respuesta")  # uvicorn contesta 400 y cierra
         super().on_headers_complete()
         self.header_bytes = -1
 
+    def on_body(self, body: bytes) -> None:
+        super().on_body(body)
+        self.extra_bytes = 0
+
     def on_message_complete(self) -> None:
         super().on_message_complete()
-        self.waiting_since, self.unsent_since, self.header_bytes = None, None, 0
+        self.waiting_since, self.unsent_since, self.header_bytes, self.extra_bytes = None, None, 0, 0
 
     def _look(self) -> None:
         "Una mirada cada tanto: ¿lleva demasiado a medias, o sin recoger lo suyo?"

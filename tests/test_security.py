@@ -888,6 +888,69 @@ def test_endless_headers_are_cut(start):
     assert server.ask()[0] == 200
 
 
+CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
+
+
+def flood(server, head: bytes, piece: bytes, seconds: float = 4) -> tuple[bool, int]:
+    "Manda head y después piece sin fin, recogiendo lo que conteste: si le cerraron, y cuánto creció la memoria del servidor."
+    process = psutil.Process(server.process.pid)
+    before = peak = process.memory_info().rss
+    with server.socket() as s:
+        threading.Thread(target=lambda: [None for _ in iter(lambda: _received(s), b"")], daemon=True).start()
+        try:
+            s.sendall(head)
+            deadline = time.monotonic() + seconds
+            while time.monotonic() < deadline:
+                s.sendall(piece)
+                peak = max(peak, process.memory_info().rss)
+        except OSError:
+            return True, max(peak, process.memory_info().rss) - before
+    return False, peak - before
+
+
+def _received(s: socket.socket) -> bytes:
+    try:
+        return s.recv(65536)
+    except OSError:
+        return b""
+
+
+AFTER = {
+    "cabeceras después del cuerpo": (CHUNKED + b"2\r\n{}\r\n0\r\n", b"x-a: b\r\n" * 2000),
+    "una que no acaba": (CHUNKED + b"2\r\n{}\r\n0\r\nx: ", b"b" * 16_000),
+    "un tamaño de trozo con notas que no acaban": (CHUNKED + b"2;a=", b"b" * 16_000),
+}
+
+
+@pytest.mark.parametrize("how", AFTER)
+def test_what_comes_after_the_body_does_not_fill_the_memory(start, how):
+    server = start(patience=60)  # que no sea la paciencia quien corta
+    server.ask()
+    closed, grown = flood(server, *AFTER[how])
+    assert closed and grown < 20e6, f"cerrada: {closed}; creció {grown / 1e6:.0f} MB"
+    assert server.ask()[0] == 200
+
+
+def test_requests_that_do_not_wait_do_not_fill_the_memory(start):
+    server = start(patience=60)
+    server.ask()
+    closed, grown = flood(server, b"", b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n" * 1000)
+    assert closed and grown < 20e6, f"cerrada: {closed}; creció {grown / 1e6:.0f} MB"
+    assert server.ask()[0] == 200
+
+
+def test_a_header_after_the_body_is_no_header(start, tmp_path):
+    "Una clave buena detrás del cuerpo no abre, y una petición en regla a trozos, con una cabecera detrás, se contesta."
+    _, token = create_key(tmp_path / "keys.json", "la revista", ["predict"])
+    body = json.dumps(FIXTURE).encode()
+    chunks = b"".join(b"1\r\n%c\r\n" % c for c in body)  # de uno en uno: lo que rodea al cuerpo pesa más que él
+    server = start()
+    for before, after, expected in ((token, "x-sum: 1", b"200"), ("", f"authorization: Bearer {token}", b"401")):
+        with server.socket() as s:
+            s.sendall(HEAD + (b"authorization: Bearer " + before.encode() + b"\r\n" if before else b"") + b"transfer-encoding: chunked\r\n\r\n" + chunks + b"0\r\n" + after.encode() + b"\r\n\r\n")
+            assert s.recv(65536).split()[1] == expected
+
+
 # --- El paquete
 
 
