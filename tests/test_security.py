@@ -1060,6 +1060,46 @@ def test_no_secret_is_written_anywhere(keys, served, tmp_path, caplog, monkeypat
         assert hidden not in everything
 
 
+@pytest.mark.parametrize(("variable", "url"), [
+    ("LOG_URL", "mysql://futbol:hunter2@db/futbol"), ("LOG_URL", "futbol:hunter2@db/futbol"),
+    ("LOG_URL", "postgresql://futbol:hunter2@127.0.0.1:puerto/futbol?x=hunter2"), ("RATE_URL", "memcached://:hunter2@cuentas"), ("DATA_URL", "ftp://futbol:hunter2@datos"),
+    ("OTLP_ENDPOINT", "futbol:hunter2@trazas"), ("BUNDLE_KEY", "hunter2"),
+])
+def test_a_setting_that_is_refused_tells_no_secret(served, tmp_path, variable, url):
+    "El servidor de verdad no arranca, y su mensaje no trae la contraseña."
+    environment = os.environ | {"FUTBOL_HOME": str(tmp_path), "FUTBOL_BUNDLE": str(served), "FUTBOL_PORT": str(free_port()), f"FUTBOL_{variable}": url}
+    process = subprocess.Popen([sys.executable, "-m", "futbol_mlops.cli", "serve"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        said = process.communicate(timeout=60)[0]
+    finally:
+        process.kill()
+    assert process.returncode in (1, 2) and said.strip() and "Traceback" not in said, said
+    assert "hunter2" not in said, said
+
+
+def test_a_database_that_is_down_tells_no_secret(served, tmp_path):
+    "Con la dirección en regla y nadie detrás, el servidor atiende y se queja en el diario: sin la contraseña."
+    port = free_port()
+    environment = os.environ | {"FUTBOL_HOME": str(tmp_path), "FUTBOL_BUNDLE": str(served), "FUTBOL_PORT": str(port), "FUTBOL_LOG_URL": f"postgresql://futbol:hunter2@127.0.0.1:{free_port()}/futbol"}
+    diary = tmp_path / "diary.txt"
+    with open(diary, "w") as out:
+        process = subprocess.Popen([sys.executable, "-m", "futbol_mlops.cli", "serve"], env=environment, stdout=out, stderr=subprocess.STDOUT)
+
+    def asked():
+        with contextlib.suppress(OSError):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+            connection.request("POST", "/v1/predictions", json.dumps(FIXTURE), {"Content-Type": "application/json"})
+            return connection.getresponse().status
+
+    try:
+        assert until(asked, 200, 60) == 200
+        assert until(lambda: "refused" in diary.read_text(), True, 30), diary.read_text()
+    finally:
+        process.terminate()
+        process.wait(30)
+    assert "hunter2" not in diary.read_text()
+
+
 @settings(max_examples=200, deadline=None)
 @given(before=st.text(alphabet=st.characters(exclude_characters="_"), max_size=20), after=st.text(alphabet=' "\',;&/)}\n', max_size=5))
 def test_a_key_is_hidden_wherever_it_is(before, after):
