@@ -133,12 +133,13 @@ def test_a_file_open_to_others_is_not_used(keys):
     rotate_signing_key(signing_path(keys))
     for path in (keys, signing_path(keys)):
         assert path.stat().st_mode & 0o777 == 0o600
-        for mode in (0o604, 0o602):
+        for mode in (0o604, 0o602, 0o644, 0o660, 0o620):
             path.chmod(mode)
             with pytest.raises(SecurityError, match="chmod 600"):
                 KeyRing(keys)
-        path.chmod(0o640)  # un grupo, como en los secretos de Kubernetes, sí
-        KeyRing(keys)
+        for mode in (0o440, 0o640, 0o600):  # que lea un grupo, como en los secretos de Kubernetes, sí
+            path.chmod(mode)
+            KeyRing(keys)
 
 
 def test_keys_created_at_once_are_all_kept(keys):
@@ -245,6 +246,75 @@ def test_a_broken_file_keeps_what_was_known_and_a_missing_one_closes(keys):
         keys.write_text("{")
         keys.chmod(0o600)
         KeyRing(keys)
+
+
+BY_HAND = {
+    "id que es un número": lambda row: row | {"id": 5}, "id que no es hexadecimal": lambda row: row | {"id": "la-mia"}, "id que es una lista": lambda row: row | {"id": []},
+    "nombre que es un número": lambda row: row | {"name": 5}, "nombre con salto": lambda row: row | {"name": "a\n{}"}, "nombre imposible": lambda row: row | {"name": "\ud800"},
+    "huella nula": lambda row: row | {"sha256": None}, "huella corta": lambda row: row | {"sha256": "ab"}, "huella con eñe": lambda row: row | {"sha256": "ñ" * 64},
+    "permisos en un texto": lambda row: row | {"scopes": "predict"}, "permisos con un número": lambda row: row | {"scopes": ["predict", 5]}, "permisos con una lista": lambda row: row | {"scopes": [["predict"]]},
+    "permisos en un diccionario": lambda row: row | {"scopes": {"predict": True}}, "permisos nulos": lambda row: row | {"scopes": None}, "un permiso que no existe": lambda row: row | {"scopes": ["todo"]},
+    "límite que es un número": lambda row: row | {"rate": 500}, "límite que no se entiende": lambda row: row | {"rate": "muchas"}, "límite en una lista": lambda row: row | {"rate": ["5/second"]},
+    "fecha que no lo es": lambda row: row | {"created_at": "ayer"}, "retirada con un sí": lambda row: row | {"revoked_at": True}, "el 30 de febrero": lambda row: row | {"revoked_at": "2026-02-30T00:00:00+00:00"},
+    "un campo de más": lambda row: row | {"admin": True}, "un campo de menos": lambda row: {k: v for k, v in row.items() if k != "rate"},
+    "un texto en vez de una clave": lambda row: "predict", "una lista en vez de una clave": lambda row: [row], "nada": lambda row: None,
+}
+
+
+@pytest.mark.parametrize("how", BY_HAND)
+def test_a_file_edited_by_hand_is_explained_and_never_a_fault(keys, how):
+    "Al arrancar, una línea; en marcha, se anota y sigue lo de antes; nunca una traza ni un 500."
+    key, token = create_key(keys, "la revista", ["predict"])
+    diary = Diary()
+    guard = Guard(KeyRing(keys, diary, every=0), "2000/second")
+    found = json.loads(keys.read_text())
+    keys.write_text(json.dumps(found | {"keys": [BY_HAND[how](found["keys"][0])]}))
+    with pytest.raises(SecurityError) as e:
+        open_gate(Settings(home=keys.parent))
+    assert type(e.value) is SecurityError and str(e.value).startswith("keys.json, clave número 1: ") and "\n" not in str(e.value) and len(str(e.value)) < 300
+    client = guard.identify(raw(token), "predict")
+    assert client == Client(key.id, frozenset({"predict"})) and asyncio.run(admitted(guard, client, 1)) == 1
+    assert [(event, details["detail"]) for event, details in diary] == [("keys_not_read", str(e.value))]
+
+
+@pytest.mark.parametrize("change", [{"kid": 5}, {"secret": 5}, {"secret": "zz"}, {"secret": "abc"}, {"created_at": 5}, {"retired_at": "2026-08-14"}, {"retired_at": 0}, {"retired_at": "9999-12-31T23:59:59+00:00"}, {"otro": 1}], ids=str)
+def test_a_signing_file_edited_by_hand_is_explained_too(keys, change):
+    path = signing_path(keys)
+    key = current_signing_key(path)
+    diary = Diary()
+    ring, token = KeyRing(keys, diary, every=0), sign_token(key, ["predict"])
+    found = json.loads(path.read_text())
+    path.write_text(json.dumps({"keys": [found["keys"][0] | change]}))
+    with pytest.raises(SecurityError, match=r"keys\.signing\.json, clave número 1: ") as e:
+        KeyRing(keys)
+    assert key.secret not in str(e.value)
+    assert ring.client(token.encode()) and [event for event, _ in diary] == ["keys_not_read"]
+
+
+@pytest.mark.parametrize("text", ['{"keys": "predict"}', '{"keys": {"id": "a"}}', '{"keys": null}', "5", "null", "[" * 100_000, '{"keys": [' + "9" * 5000 + "]}", "\ufeff{}", ""], ids=lambda t: t[:12])
+def test_a_file_that_is_something_else_is_explained(keys, text):
+    keys.write_text(text)
+    keys.chmod(0o600)
+    with pytest.raises(SecurityError, match="keys.json"):
+        KeyRing(keys)
+
+
+def test_two_keys_with_one_id_are_none(keys):
+    "Con la retirada y la viva bajo el mismo nombre no se sabría cuál manda."
+    create_key(keys, "la revista", ["predict"])
+    (row,) = json.loads(keys.read_text())["keys"]
+    keys.write_text(json.dumps({"keys": [row, row | {"revoked_at": row["created_at"]}]}))
+    with pytest.raises(SecurityError, match="mismo identificador"):
+        read_keys(keys)
+
+
+def test_the_server_and_the_commands_say_it_in_one_line(served, tmp_path):
+    create_key(tmp_path / "keys.json", "la revista", ["predict"])
+    found = json.loads((tmp_path / "keys.json").read_text())
+    (tmp_path / "keys.json").write_text(json.dumps({"keys": [found["keys"][0] | {"id": 5}]}))
+    for arguments in (["keys", "list"], ["keys", "create", "otra", "--scope", "predict"], ["serve", "--port", str(free_port())]):
+        done = subprocess.run([sys.executable, "-m", "futbol_mlops.cli", *arguments], env=os.environ | {"FUTBOL_HOME": str(tmp_path), "FUTBOL_BUNDLE": str(served), "COLUMNS": "400", "NO_COLOR": "1"}, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 1 and "«id» es 5" in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
 # --- Fichas
