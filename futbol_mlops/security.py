@@ -52,7 +52,7 @@ class SecurityError(ValueError):
 
 
 class WrongKey(SecurityError):
-    "Se pidió una clave o una ficha que no puede existir: un permiso, un límite, un nombre o una vida que no valen."
+    "Se pidió una clave o un token que no puede existir: un permiso, un límite, un nombre o una vida que no valen."
 
 
 def fingerprint(
@@ -191,7 +191,7 @@ def check_field(
             good = False
     if not good:
         came = "otra cosa" if name in ("secret", "sha256") else f"{value!r:.40}"
-        raise SecurityError(f"«{name}» es {came}; se esperaba {expected}")
+        raise SecurityError(f"«{name}» es {came}; se esperaba: {expected}")
 
 
 def read_rows(
@@ -202,9 +202,11 @@ def read_rows(
     rows, optional = [], {f.name: f.default is None for f in fields(kind)}
     for number, row in enumerate(read_private(path), 1):
         try:
-            wrong = sorted({name for name, may_miss in optional.items() if not may_miss} - set(row) | set(row) - set(optional)) if isinstance(row, dict) else ["todos"]
-            if wrong:
-                raise SecurityError(f"le faltan o le sobran campos: {', '.join(wrong)[:80]}")
+            if not isinstance(row, dict):
+                raise SecurityError(f"es {row!r:.40}; se esperaban sus campos entre llaves")
+            required = {name for name, may_miss in optional.items() if not may_miss}
+            if wrong := sorted(required - set(row) | set(row) - set(optional)):
+                raise SecurityError(f"le faltan o le sobran campos: {', '.join(wrong)[:80]!r}")
             for name, value in row.items():
                 check_field(name, value, optional[name])
             if row.get("rate") is not None:
@@ -268,23 +270,23 @@ def revoke_key(
 # %% ../nbs/12_security.ipynb #3d66d249
 AUDIENCE = "futbol-mlops"
 ALGORITHM = "HS256"
-MAX_LIFE = dt.timedelta(hours=24)  # lo que vive una ficha, como mucho
+MAX_LIFE = dt.timedelta(hours=24)  # lo que vive un token, como mucho
 LEEWAY = 5  # segundos que pueden diferir dos relojes
 SUBJECT = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")  # acaba en el diario: nada que lo pueda falsificar
 
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    "Una clave con la que se firman fichas. Es un secreto de verdad: quien la tiene, entra."
+    "Una clave con la que se firman tokens. Es un secreto de verdad: quien la tiene, entra."
 
-    kid: str  # identificador; viaja en la ficha
+    kid: str  # identificador; viaja en el token
     secret: str  # 256 bits, en hexadecimal
     created_at: str  # UTC
     retired_at: str | None = None  # UTC; desde entonces no firma, y un día después no vale
 
     @property
     def dropped_at(self) -> float:  # segundos desde 1970; infinito si sigue firmando
-        "Cuándo caducó la última ficha que pudo firmar."
+        "Cuándo caducó el último token que pudo firmar."
         return (dt.datetime.fromisoformat(self.retired_at) + MAX_LIFE).timestamp() if self.retired_at else math.inf
 
 
@@ -304,9 +306,9 @@ def read_signing_keys(
 
 def rotate_signing_key(
     path: Path,  # fichero de claves de firmar; se crea si no existe
-    drop: bool = False,  # tira las anteriores ya: sus fichas dejan de valer
+    drop: bool = False,  # tira las anteriores ya: sus tokens dejan de valer
 ) -> SigningKey:  # la nueva
-    "Cambia la clave de firmar. La anterior vale un día más, lo que viven sus fichas; después se tira."
+    "Cambia la clave de firmar. La anterior vale un día más, lo que viven sus tokens; después se tira."
     with locked(path):
         fresh = SigningKey(secrets.token_hex(4), secrets.token_hex(32), now())
         former = [] if drop else [k if k.retired_at else SigningKey(k.kid, k.secret, k.created_at, now()) for k in read_signing_keys(path)]
@@ -329,13 +331,13 @@ def sign_token(
     minutes: float = 60,  # cuánto vive
     subject: str | None = None,  # de quién es: minúsculas, cifras y guiones; `None`, uno al azar
     rate: str | None = None,  # su límite; `None`, el del servidor
-) -> str:  # la ficha
-    "Firma una ficha. Lanza `WrongKey` si vive demasiado o algo no vale."
+) -> str:  # el token
+    "Firma un token. Lanza `WrongKey` si vive demasiado o algo no vale."
     if not 0 < minutes <= MAX_LIFE.total_seconds() / 60:
-        raise WrongKey(f"Una ficha vive de 1 a {MAX_LIFE.total_seconds() / 60:.0f} minutos; se pidieron {minutes:g}. Para más tiempo, una clave: futbol-mlops keys create")
+        raise WrongKey(f"Un token vive de 1 a {MAX_LIFE.total_seconds() / 60:.0f} minutos; se pidieron {minutes:g}. Para más tiempo, una clave: futbol-mlops keys create")
     subject = subject or secrets.token_hex(4)
     if not SUBJECT.fullmatch(subject):
-        raise WrongKey(f"«{subject}» no vale como nombre de una ficha: hasta 40 minúsculas, cifras y guiones.")
+        raise WrongKey(f"«{subject}» no vale como nombre de un token: hasta 40 minúsculas, cifras y guiones.")
     if rate is not None:
         checked_rate(rate)
     issued = int(time.time())
@@ -344,26 +346,26 @@ def sign_token(
 
 
 def read_token(
-    token: bytes,  # la ficha que llegó
+    token: bytes,  # el token que llegó
     keys: Mapping[str, SigningKey],  # kid → clave
 ) -> tuple[Client, float]:  # quién es, con un identificador que empieza por «jwt-», y hasta cuándo vale (segundos desde 1970)
-    "Comprueba una ficha. Lanza `SecurityError` sin decir más de lo que sabe quien la firmó."
+    "Comprueba un token. Lanza `SecurityError` sin decir más de lo que sabe quien lo firmó."
     try:
         header = jwt.get_unverified_header(token)
         key = keys.get(header.get("kid"))
         if key is None or header["alg"] != ALGORITHM or key.dropped_at <= time.time():
-            raise SecurityError("la ficha no la firmó este servidor")
+            raise SecurityError("el token no lo firmó este servidor")
         claims = jwt.decode(token, bytes.fromhex(key.secret), algorithms=[ALGORITHM], audience=AUDIENCE, leeway=LEEWAY, options={"require": ["exp", "iat", "aud", "sub"]})
         if int(claims["exp"]) - int(claims["iat"]) > MAX_LIFE.total_seconds() or not SUBJECT.fullmatch(claims["sub"]):
-            raise SecurityError("la ficha vive demasiado o su nombre no vale")
+            raise SecurityError("el token vive demasiado o su nombre no vale")
         if (rate := claims.get("rate")) is not None:
             checked_rate(rate)
         client = Client(f"jwt-{claims['sub']}", frozenset(checked_scopes(claims["scope"].split())), rate)
         return client, min(int(claims["exp"]) + LEEWAY, key.dropped_at)
     except jwt.ExpiredSignatureError:
-        raise SecurityError("la ficha ha caducado; pide otra") from None
+        raise SecurityError("el token ha caducado; pide otro") from None
     except (jwt.PyJWTError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError, UnicodeError):
-        raise SecurityError("la ficha no vale") from None
+        raise SecurityError("el token no vale") from None
 
 # %% ../nbs/12_security.ipynb #4658dc1a
 NOBODY = (fingerprint(secrets.token_bytes(32)), None)  # con quien se compara una clave que no existe: cuesta lo mismo
@@ -372,7 +374,7 @@ NOBODY = (fingerprint(secrets.token_bytes(32)), None)  # con quien se compara un
 class KeyRing:
     "Las claves de un servidor, al día con sus ficheros: los mira como mucho una vez por segundo."
 
-    REMEMBERED = 1024  # fichas ya comprobadas
+    REMEMBERED = 1024  # tokens ya comprobados
 
     def __init__(
         self,
@@ -417,7 +419,7 @@ class KeyRing:
         self,
         token: bytes,  # lo que vino detrás de «Bearer»
     ) -> Client:  # de quién es
-        "De quién es una clave o una ficha. Lanza `SecurityError` si de nadie."
+        "De quién es una clave o un token. Lanza `SecurityError` si de nadie."
         if time.monotonic() > self.next_look:
             self.look()
         if token[:4] != b"fut_":
@@ -618,7 +620,7 @@ SECRETS = re.compile(r"(?P<key>fut_[0-9a-f]{8}_)[\w-]{20,}|(?P<jwt>eyJ)[\w-]{8,3
 def hide_secrets(
     text: str,  # línea que se va a escribir
 ) -> str:  # la misma, con los secretos tapados
-    "Tapa claves, fichas y contraseñas de direcciones. De una clave deja el identificador, que sirve para retirarla."
+    "Tapa claves, tokens y contraseñas de direcciones. De una clave deja el identificador, que sirve para retirarla."
     if "fut_" not in text and "eyJ" not in text and "://" not in text:
         return text
     return SECRETS.sub(lambda m: (m["key"] or m["jwt"] or m["user"]) + "…", text)
@@ -637,7 +639,7 @@ def no_entry(
 
 
 class Guard:
-    "Deja pasar a quien trae una clave o una ficha con el permiso que hace falta, y lleva la cuenta de cuánto pide."
+    "Deja pasar a quien trae una clave o un token con el permiso que hace falta, y lleva la cuenta de cuánto pide."
 
     def __init__(
         self,
@@ -656,7 +658,7 @@ class Guard:
         "Quién llama. Lanza `ApiProblem`: 401 si no se sabe, 403 si no tiene ese permiso."
         sent = [value for name, value in headers if name == b"authorization"]
         if not sent:
-            raise no_entry("Falta la cabecera «Authorization: Bearer …» con una clave o una ficha. Las crea quien opera el servidor: futbol-mlops keys create", sent=False)
+            raise no_entry("Falta la cabecera «Authorization: Bearer …» con una clave o un token. Los crea quien opera el servidor: futbol-mlops keys create", sent=False)
         kind, _, token = sent[0].partition(b" ")
         if len(sent) > 1 or kind.lower() != b"bearer" or len(token) > MAX_CREDENTIAL:
             raise no_entry("Se esperaba una sola cabecera «Authorization: Bearer …».")

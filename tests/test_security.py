@@ -317,7 +317,7 @@ def test_the_server_and_the_commands_say_it_in_one_line(served, tmp_path):
         assert done.returncode == 1 and "«id» es 5" in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
-# --- Fichas
+# --- Tokens
 
 
 def b64(data) -> str:
@@ -369,7 +369,7 @@ def good(key, **changes) -> str:
 
 
 def signed(key, body: str) -> str:
-    "Una ficha bien firmada con un contenido cualquiera."
+    "Un token bien firmado con un contenido cualquiera."
     part = f"{b64({'alg': 'HS256', 'kid': key.kid})}.{b64(body.encode())}"
     return f"{part}.{b64(hmac.digest(bytes.fromhex(key.secret), part.encode(), 'sha256'))}"
 
@@ -409,7 +409,7 @@ def test_remembered_tokens_do_not_fill_the_memory(ticket_key):
 
 
 def test_a_token_cannot_pass_for_a_key(keys):
-    "Los identificadores no chocan: quien firma una ficha no puede gastar el límite de una clave ni firmar como ella."
+    "Los identificadores no chocan: quien firma un token no puede gastar el límite de una clave ni firmar como ella."
     key, _ = create_key(keys, "la revista", ["predict"])
     token = sign_token(current_signing_key(signing_path(keys)), ["predict"], subject=key.id)
     assert KeyRing(keys).client(token.encode()).id == f"jwt-{key.id}"
@@ -1095,7 +1095,7 @@ def test_a_short_signing_secret_is_refused():
 
 
 def test_no_secret_is_written_anywhere(keys, served, tmp_path, caplog, monkeypatch):
-    "Claves, fichas y contraseñas en cabeceras, consulta, ruta y cuerpo; respuestas buenas, 4xx y 500. Ni el diario ni las métricas los repiten, ni la respuesta los de la cabecera."
+    "Claves, tokens y contraseñas en cabeceras, consulta, ruta y cuerpo; respuestas buenas, 4xx y 500. Ni el diario ni las métricas los repiten, ni la respuesta los de la cabecera."
     key, token = create_key(keys, "la revista", ["predict"])
     ticket = sign_token(current_signing_key(signing_path(keys)), ["predict"])
     secret, hunter = token.split("_", 2)[2], "hunter2-secreta"
