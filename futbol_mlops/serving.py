@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MAX_FIXTURES', 'MAX_BODY', 'HORIZON', 'MANY', 'RECENT', 'KICKOFF', 'League', 'TeamName', 'EXAMPLE', 'Warn',
            'Probability', 'PROBLEM_JSON', 'PROBLEM_TYPES', 'HTTP_TITLES', 'SPANISH', 'JSON_TYPE', 'NO_BODY', 'SCOPES',
-           'LOCAL', 'DOCUMENTED', 'router', 'fast', 'PUBLIC', 'operations', 'REQUEST_ID', 'JSON_HEADER', 'DESCRIPTION',
-           'TAGS', 'valid_kickoff', 'Fixture', 'Batch', 'Prediction', 'Predictions', 'StoredPrediction',
+           'LOCAL', 'DOCUMENTED', 'router', 'fast', 'PUBLIC', 'operations', 'SCRAPES', 'REQUEST_ID', 'JSON_HEADER',
+           'DESCRIPTION', 'TAGS', 'valid_kickoff', 'Fixture', 'Batch', 'Prediction', 'Predictions', 'StoredPrediction',
            'StoredPredictions', 'LeagueInfo', 'ModelInfo', 'Team', 'Teams', 'TeamDay', 'TeamHistory', 'Health',
            'FieldError', 'Problem', 'ApiProblem', 'as_problem', 'problem_response', 'header', 'field_error', 'is_json',
            'validation_problem', 'summary', 'likeness', 'nearest', 'quoted', 'new_id', 'BadFixture', 'unknown_league',
@@ -19,13 +19,16 @@ __all__ = ['MAX_FIXTURES', 'MAX_BODY', 'HORIZON', 'MANY', 'RECENT', 'KICKOFF', '
            'on_invalid']
 
 # %% ../nbs/11_serving.ipynb #6a22e274
+import asyncio
 import datetime as dt
 import difflib
 import os
 import re
 import secrets
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple, Protocol
@@ -377,9 +380,11 @@ def nearest(
     name: str,  # lo que llegó
     known: Mapping[str, str],  # forma simple → nombre bueno
 ) -> list[str]:  # hasta tres nombres, el más parecido primero
-    "Los nombres conocidos que más se parecen."
+    "Los nombres conocidos que más se parecen. Compara letra a letra solo los que comparten bastantes: un error no debe costar más que una respuesta."
     key = team_key(name)
-    scored = sorted(((likeness(key, k), k) for k in known), reverse=True)
+    letters = Counter(key)
+    promising = sorted(known, key=lambda k: -(letters & Counter(k)).total() / (len(k) + len(key)) - any(w[:3] == v[:3] for w in key.split() for v in k.split()))[:8]
+    scored = sorted(((likeness(key, k), k) for k in promising), reverse=True)
     return [known[k] for score, k in scored[:3] if score > 0.7]
 
 
@@ -955,15 +960,19 @@ operations = APIRouter(tags=["operación"], route_class=GuardedRoute, generate_u
 
 
 @operations.get("/healthz", summary="¿Está vivo?", response_model=Health, response_model_exclude_none=True)
+@operations.head("/healthz", include_in_schema=False)
 async def alive() -> dict:
     "Contesta mientras el proceso viva. Si falla, hay que reiniciarlo."
     return {"status": "ok"}
 
 
 @operations.get("/readyz", summary="¿Puede predecir?", response_model=Health, responses=problems(503))
-def ready(request: Request) -> dict:
-    "Contesta si hay modelo y el registro se puede escribir. Si falla, no hay que mandarle peticiones."
+@operations.head("/readyz", include_in_schema=False)
+async def ready(request: Request) -> dict:
+    "Contesta si hay modelo, el registro se puede escribir y no se va a parar. Si falla, no hay que mandarle peticiones."
     service = service_of(request)
+    if request.app.state.leaving:
+        raise ApiProblem(503, "leaving", "El servidor se va a parar", "Aún atiende lo que le llega, pero ya no hay que mandarle más.", headers={"Retry-After": "1"})
     try:
         service.log.check()
     except OSError as e:
@@ -971,11 +980,15 @@ def ready(request: Request) -> dict:
     return {"status": "ok", "model_version": service.predictor.version}
 
 
+SCRAPES = ThreadPoolExecutor(1, "scrape")  # su propio hilo: con la base de datos atascada, los comunes esperan a ella
+
+
 @operations.get("/metrics", summary="Métricas para Prometheus", response_class=Response,
                 responses={200: {"content": {"text/plain": {}}}, **problems(401, 403, 429)}, openapi_extra=needs("metrics"))
-def metrics(request: Request) -> Response:
+async def metrics(request: Request) -> Response:
     "Cuenta, errores y duración de las peticiones; predicciones; edad de las variables."
-    body, content_type = service_of(request).metrics.render(request.headers.get("accept", ""))
+    render, accept = service_of(request).metrics.render, request.headers.get("accept", "")
+    body, content_type = await asyncio.get_running_loop().run_in_executor(SCRAPES, render, accept)
     return Response(body, media_type=content_type)
 
 # %% ../nbs/11_serving.ipynb #e9d031ee
@@ -1166,7 +1179,7 @@ def create_api(
     app = FastAPI(
         title="futbol_mlops", version="1.0.0", description=DESCRIPTION, openapi_tags=TAGS, docs_url=None, redoc_url=None,
         redirect_slashes=False, lifespan=lifespan, routes=routes, telemetry={"tracing": False, "metrics": False, "logs": False})
-    app.state.service = Service(Predictor(bundle), log, metrics, gate or OpenGate())
+    app.state.service, app.state.leaving = Service(Predictor(bundle), log, metrics, gate or OpenGate()), False
     app.add_middleware(Envelope, finished=reporter(metrics, access, tracing), headers_for=headers_for,
                        lanes={(m, r.path): r for r in routes if lanes and isinstance(r, FastRoute) for m in r.methods})
     app.add_exception_handler(HTTPException, on_problem)
