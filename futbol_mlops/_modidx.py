@@ -151,6 +151,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'futbol_mlops.cli.known_matches': ('tools/cli.html#known_matches', 'futbol_mlops/cli.py'),
                                   'futbol_mlops.cli.lab_command': ('tools/cli.html#lab_command', 'futbol_mlops/cli.py'),
                                   'futbol_mlops.cli.main': ('tools/cli.html#main', 'futbol_mlops/cli.py'),
+                                  'futbol_mlops.cli.monitor_command': ('tools/cli.html#monitor_command', 'futbol_mlops/cli.py'),
                                   'futbol_mlops.cli.parse_day': ('tools/cli.html#parse_day', 'futbol_mlops/cli.py'),
                                   'futbol_mlops.cli.pipeline_command': ('tools/cli.html#pipeline_command', 'futbol_mlops/cli.py'),
                                   'futbol_mlops.cli.predict_command': ('tools/cli.html#predict_command', 'futbol_mlops/cli.py'),
