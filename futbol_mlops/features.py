@@ -319,8 +319,8 @@ class History:
         kickoff: dt.date,  # día del partido
     ) -> TeamState:  # estado con los partidos anteriores a ese día
         "Lo que se sabía de un equipo antes de un día. Lo de ese mismo día aún no se sabe."
-        teams, season = self.states.setdefault(league, {}), season_of(kickoff)
-        states = teams.get(team, ())
+        season = season_of(kickoff)
+        states = self.states.setdefault(league, {}).get(team, ())
         last = len(states) if states and states[-1].date < kickoff else bisect_left(states, (kickoff,))
         if not last:
             promoted = season > self.first_season(league, season)
@@ -351,7 +351,9 @@ class History:
     ) -> tuple[int, ...]:  # diferencia de goles a favor del local de hoy, la más reciente al final
         "Los últimos enfrentamientos de dos equipos antes de un día, en el campo de cualquiera."
         in_order = home_team < away_team
-        played = self.meetings.get((league, home_team, away_team) if in_order else (league, away_team, home_team), ())
+        played = self.meetings.get((league, home_team, away_team) if in_order else (league, away_team, home_team))
+        if not played:
+            return ()
         last = bisect_left(played, (kickoff,))
         sign = 1 if in_order else -1
         return tuple([sign * margin for _, margin in played[max(last - MEETINGS, 0):last]])

@@ -21,6 +21,7 @@ __all__ = ['MAX_FIXTURES', 'MAX_BODY', 'HORIZON', 'MANY', 'RECENT', 'KICKOFF', '
 # %% ../nbs/11_serving.ipynb #6a22e274
 import datetime as dt
 import difflib
+import os
 import re
 import secrets
 import time
@@ -40,7 +41,7 @@ from starlette.exceptions import HTTPException
 
 from .bundle import Bundle
 from .data import OUTCOMES, canonical_team, team_id, team_key
-from .features import FEATURES, match_features
+from .features import FEATURES
 
 # %% ../nbs/11_serving.ipynb #5df6df48
 MAX_FIXTURES = 1000  # partidos por lote
@@ -393,7 +394,8 @@ def quoted(
 def new_id() -> str:  # UUID versión 7
     "Un identificador nuevo que empieza por la hora, con resolución de un cuarto de microsegundo (RFC 9562, §6.2, método 3)."
     ms, ns = divmod(time.time_ns(), 1_000_000)
-    digits = f"{ms << 80 | 7 << 76 | (ns * 4096 // 1_000_000) << 64 | 2 << 62 | secrets.randbits(62):032x}"
+    chance = int.from_bytes(os.urandom(8), "big") >> 2
+    digits = f"{ms << 80 | 7 << 76 | (ns * 4096 // 1_000_000) << 64 | 2 << 62 | chance:032x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 # %% ../nbs/11_serving.ipynb #ab641658
@@ -463,26 +465,55 @@ class Predictor:
         canonical = name if name in teams else canonical_team(name, league)
         return canonical if canonical in teams else self.names[league].get(team_key(name))
 
-    def known(
+    def find(
         self,
         fixture: Fixture,  # partido
         suggest: bool = True,  # si no conoce un equipo, busca nombres parecidos
-    ) -> Known:  # el partido y lo que se sabía de él
-        "Los equipos y sus variables con lo que se sabía antes de ese día. Lanza `BadFixture`."
-        league, day, history = fixture.league, fixture.day, self.bundle.history
-        if league not in self.names:
+    ) -> tuple[str, str, str, dt.date]:  # liga, local, visitante y día
+        "El partido, con los nombres con los que lo conoce el modelo. Lanza `BadFixture`."
+        league, day = fixture.league, fixture.day
+        teams = self.states.get(league)
+        if teams is None:
             raise BadFixture([unknown_league(league, self.names)])
-        home_team, away_team = self.team(league, fixture.home_team), self.team(league, fixture.away_team)
+        home_team, away_team = fixture.home_team, fixture.away_team
+        if home_team not in teams:
+            home_team = self.team(league, home_team)
+        if away_team not in teams:
+            away_team = self.team(league, away_team)
         first_day, last_day = self.bundle.since_by_league[league], self.bundle.until_by_league[league]
         if home_team is None or away_team is None or home_team == away_team or not first_day <= day <= last_day + HORIZON:
             raise BadFixture(self.errors(fixture, home_team, away_team, suggest))
-        home, away = history.state_before(league, home_team, day), history.state_before(league, away_team, day)
-        features = match_features(home, away, day, history.meetings_before(league, home_team, away_team, day))
-        as_of = max(filter(None, (home.date, away.date)), default=None)
-        warnings = ["stale"] if day > last_day else []
-        if not home.date or not away.date or min(home.date, away.date) < day - RECENT:
+        return league, home_team, away_team, day
+
+    def known(
+        self,
+        fixtures: Sequence[Fixture],  # partidos
+        found: Sequence[tuple[str, str, str, dt.date]] | None = None,  # lo que devolvió `find`, si ya se hizo
+    ) -> list[Known]:  # lo que se sabía de cada uno
+        "Las variables con lo que se sabía la víspera. Lanza `BadFixture`."
+        found = found if found is not None else [self.find(fixture) for fixture in fixtures]
+        if len(found) < MANY:
+            rows = [self.bundle.columns.one(match) for match in found]
+        else:
+            features, days = self.bundle.columns.features(found)
+            rows = zip(map(tuple, features.tolist()), days.astype(int).tolist(), strict=True)
+        return [self.facts(match, fixture.kickoff, features, *days) for match, fixture, (features, days) in zip(found, fixtures, rows, strict=True)]
+
+    def facts(
+        self,
+        match: tuple[str, str, str, dt.date],  # liga, local, visitante y día
+        kickoff: str,  # tal como llegó
+        features: tuple[float, ...],  # las variables
+        home_last: int,  # ordinal del último partido del local; 0 si no se le conoce ninguno
+        away_last: int,  # del visitante
+    ) -> Known:  # con sus avisos
+        "Hasta qué día se sabe, y de qué hay que avisar."
+        league, home_team, away_team, day = match
+        warnings = ["stale"] if day > self.bundle.until_by_league[league] else []
+        if min(home_last, away_last) < day.toordinal() - RECENT.days:
             warnings.append("no_recent_matches")
-        return Known(league, home_team, away_team, day, fixture.kickoff, features, as_of, warnings)
+        as_of = max(home_last, away_last)
+        return Known(league, home_team, away_team, day, kickoff, features, dt.date.fromordinal(as_of) if as_of else None, warnings)
 
     def predict(
         self,
@@ -656,13 +687,13 @@ class Service:
         found, bad = [], []
         for i, fixture in enumerate(fixtures):
             try:
-                found.append(self.predictor.known(fixture, suggest=len(bad) < 10))
+                found.append(self.predictor.find(fixture, suggest=len(bad) < 10))
             except BadFixture as e:
                 bad += in_batch(e.errors, i) if batch else e.errors
         if bad:
             detail = batch_detail(bad) if batch else " ".join(f"{f.detail}." for f in bad)
             raise ApiProblem(422, "unpredictable-fixture", "No se puede predecir ese partido", detail, bad)
-        return found
+        return self.predictor.known(fixtures, found)
 
 
 def in_batch(

@@ -104,9 +104,13 @@ def test_a_request_in_flight_is_answered_when_it_is_told_to_stop(bundle, tmp_pat
 
 
 def test_ctrl_c_is_a_normal_end(bundle, tmp_path):
-    with Server(tmp_path / "state", bundle) as server:
-        assert server.post()[0] == 200
-        assert server.stop(signal.SIGINT) == 0
+    "En una terminal, Ctrl-C les llega a todos a la vez."
+    with Server(tmp_path / "state", bundle, workers=2) as server, Load(server, 4, tolerate_cuts=True) as load:
+        load.wait(100)
+        os.killpg(server.process.pid, signal.SIGINT)
+        assert server.process.wait(15) == 0
+    assert not load.bad and server.stored(load.ids) == set(load.ids)
+    assert not list((tmp_path / "state" / "journal").glob("*.journal"))
 
 
 def test_postgres_down_costs_neither_requests_nor_rows(bundle, tmp_path, postgres):
@@ -178,6 +182,18 @@ def test_a_dead_worker_is_replaced_and_the_count_goes_on(bundle, tmp_path):
         assert (found[name], found['futbol_processes{"role": "worker"}'], found['futbol_processes{"role": "drain"}']) == (60, 2, 1)
         [death] = server.events("worker_died")
         assert (death["pid"], death["code"]) == (before[0], -signal.SIGKILL)
+
+
+def test_a_stuck_worker_is_replaced(bundle, tmp_path):
+    with Server(tmp_path / "state", bundle, workers=2) as server:
+        stuck = server.workers()[0]
+        os.kill(stuck, signal.SIGSTOP)
+        deadline = time.monotonic() + 40
+        while stuck in server.workers() or len(server.workers()) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        assert server.events("worker_stuck")[0]["pid"] == stuck
+        assert all(server.post()[0] == 200 for _ in range(20))
 
 
 def test_it_gives_up_if_the_workers_cannot_live(bundle, tmp_path):
