@@ -528,8 +528,8 @@ def predict_command(
     settings = current_settings()
     predictor = Predictor(load_bundle(settings.bundle_path, signing_key(settings)))
     try:
-        known = predictor.known(Fixture(league=league, home_team=home_team, away_team=away_team, kickoff=kickoff or dt.date.today().isoformat()))
-        (p,) = predictor.predict([known], client="cli")
+        known = predictor.known([Fixture(league=league, home_team=home_team, away_team=away_team, kickoff=kickoff or dt.date.today().isoformat())])
+        (p,) = predictor.predict(known, client="cli")
     except ValidationError as e:
         raise typer.BadParameter("; ".join(f"{err['loc'][0]}: {err['msg']}" for err in e.errors())) from None
     except BadFixture as e:
