@@ -394,7 +394,7 @@ def run_container(
         bundle = check_bundle(bundle, user)
         engine("create", "--name", server.name, "--label", "futbol_mlops", "--pull", "never",
                "--read-only", "--tmpfs", f"/tmp:rw,noexec,nosuid,size={16 + workers}m", "--cap-drop", "ALL", "--security-opt", "no-new-privileges",
-               *user, "--memory", memory, "--pids-limit", 128, "--env", f"FUTBOL_WORKERS={workers}", "--env", f"FUTBOL_KEYS=/state/keys/{keys.name}",
+               *user, "--memory", memory, "--pids-limit", 64 * (workers + 1), "--env", f"FUTBOL_WORKERS={workers}", "--env", f"FUTBOL_KEYS=/state/keys/{keys.name}",
                "--volume", f"{bundle}:/bundle:ro,z", "--volume", f"{state}:/state:z", "--volume", f"{keys.parent}:/state/keys:ro,z",
                "--publish", f"127.0.0.1:{port or ''}:{INSIDE_PORT}", image)
         engine("start", server.name)
