@@ -1643,6 +1643,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'futbol_mlops.serving.bad_key': ('serving.html#bad_key', 'futbol_mlops/serving.py'),
                                       'futbol_mlops.serving.batch_detail': ('serving.html#batch_detail', 'futbol_mlops/serving.py'),
                                       'futbol_mlops.serving.body_length': ('serving.html#body_length', 'futbol_mlops/serving.py'),
+                                      'futbol_mlops.serving.check_query': ('serving.html#check_query', 'futbol_mlops/serving.py'),
                                       'futbol_mlops.serving.create_api': ('serving.html#create_api', 'futbol_mlops/serving.py'),
                                       'futbol_mlops.serving.field_error': ('serving.html#field_error', 'futbol_mlops/serving.py'),
                                       'futbol_mlops.serving.header': ('serving.html#header', 'futbol_mlops/serving.py'),

@@ -13,11 +13,11 @@ __all__ = ['MAX_FIXTURES', 'MAX_BODY', 'HORIZON', 'MANY', 'RECENT', 'KICKOFF', '
            'validation_problem', 'summary', 'likeness', 'nearest', 'quoted', 'new_id', 'BadFixture', 'unknown_league',
            'unknown_team', 'Known', 'Predictor', 'Log', 'Meter', 'Tracer', 'Diary', 'Client', 'Gate', 'OpenGate',
            'Service', 'in_batch', 'batch_detail', 'log_problem', 'service_of', 'problems', 'needs', 'admit',
-           'unique_fields', 'without_repeats', 'StrictRequest', 'GuardedRoute', 'ClientGone', 'read_body', 'FastRoute',
-           'bad_key', 'retry_ids', 'answered_before', 'answer_once', 'public', 'predict', 'predict_batch', 'visible_to',
-           'recent_predictions', 'stored_prediction', 'model_info', 'league_or_problem', 'teams', 'team_history',
-           'alive', 'ready', 'metrics', 'request_id_of', 'body_length', 'Envelope', 'limited', 'add_docs',
-           'honest_schema', 'route_of', 'Reloaded', 'admin_router', 'create_api', 'reporter', 'on_problem',
+           'unique_fields', 'without_repeats', 'StrictRequest', 'check_query', 'GuardedRoute', 'ClientGone',
+           'read_body', 'FastRoute', 'bad_key', 'retry_ids', 'answered_before', 'answer_once', 'public', 'predict',
+           'predict_batch', 'visible_to', 'recent_predictions', 'stored_prediction', 'model_info', 'league_or_problem',
+           'teams', 'team_history', 'alive', 'ready', 'metrics', 'request_id_of', 'body_length', 'Envelope', 'limited',
+           'add_docs', 'honest_schema', 'route_of', 'Reloaded', 'admin_router', 'create_api', 'reporter', 'on_problem',
            'methods_of', 'on_invalid']
 
 # %% ../nbs/11_serving.ipynb #6a22e274
@@ -810,6 +810,17 @@ class StrictRequest(Request):
         return without_repeats(body)
 
 
+def check_query(
+    query: bytes,  # lo que va detrás de «?»
+) -> None:
+    "Lanza `ApiProblem` 422 si un parámetro está dos veces: cada programa se quedaría con uno distinto."
+    names = [pair.split(b"=")[0] for pair in query.split(b"&")] if b"&" in query else ()
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        error = FieldError(pointer="#/" + repeated.decode("latin-1")[:80], detail="está más de una vez; deja solo uno")
+        raise ApiProblem(422, "validation", "La petición no cumple el contrato", summary([error]), [error])
+
+
 class GuardedRoute(APIRoute):
     "Una ruta de FastAPI que comprueba el permiso antes de nada."
 
@@ -824,6 +835,7 @@ class GuardedRoute(APIRoute):
         async def guarded(request: Request) -> Response:
             if self.needed:
                 await admit(request.scope, self.needed)
+            check_query(request.scope["query_string"])
             return await handler(StrictRequest(request.scope, request.receive))
 
         return guarded
