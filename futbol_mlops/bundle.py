@@ -401,8 +401,9 @@ class Bundle:
         manifest: dict,  # versión, datos, métricas
         model: dict,  # los números del modelo
         history: History,  # los estados de los equipos
+        fingerprint: str = "",  # SHA-256 del manifiesto, que a su vez lleva los de los demás ficheros: dos paquetes con la misma huella son el mismo
     ) -> None:
-        self.manifest, self.model, self.history = manifest, model, history
+        self.manifest, self.model, self.history, self.fingerprint = manifest, model, history, fingerprint
         days = {league: [s.date for states in teams.values() for s in (states[0], states[-1])] for league, teams in history.states.items()}
         self.since_by_league = {league: min(d) for league, d in days.items()}  # liga → primer partido
         self.until_by_league = {league: max(d) for league, d in days.items()}  # liga → último partido
@@ -446,6 +447,16 @@ class Bundle:
         "Probabilidades de muchos partidos a la vez: sale a cuenta a partir de unos pocos."
         return self.scorer.many(np.array(features, dtype=float), fixtures).tolist()
 
+    def check(self) -> None:
+        "Predice un partido de cada liga, por los dos caminos. Lanza `BundleError` si no salen tres probabilidades: mejor ahora que en cada petición."
+        for league in self.leagues:
+            home, away, *_ = self.teams(league)
+            fixture = (league, home, away, self.until_by_league[league])
+            features = self.history.features(*fixture)
+            for found in (self.predict(features, fixture), *self.predict_many([features], [fixture])):
+                if len(found) != 3 or not all(0 <= p <= 1 for p in found) or abs(sum(found) - 1) > 1e-6:
+                    raise BundleError(f"El modelo del paquete no da tres probabilidades que sumen 1: con {home} – {away} ({league}) dio {list(found)}. Vuelve a exportar el campeón.")
+
     def predict_match(
         self,
         league: str,  # código de la liga
@@ -467,6 +478,9 @@ def checked_manifest(
     manifest = json.loads(text)
     if manifest["format"] != BUNDLE_FORMAT or manifest["kind"] not in KINDS:
         raise BundleError(f"El paquete es de formato {manifest['format']} y tipo «{manifest['kind']}»; este servidor lee el formato {BUNDLE_FORMAT} y los tipos {', '.join(KINDS)}. Vuelve a exportarlo con la misma versión del programa.")
+    for field in ("name", "version"):
+        if not isinstance(manifest[field], str) or not manifest[field]:
+            raise BundleError(f"Al manifiesto le falta «{field}», o no es un texto. Vuelve a exportar el campeón.")
     if extra := sorted(set(manifest["files"]) - set(PARTS)):
         raise BundleError(f"El manifiesto nombra ficheros que un paquete no lleva: {', '.join(map(repr, extra[:3]))}. Se esperaban {' y '.join(PARTS)}. Vuelve a exportar el campeón.")
     return manifest
@@ -503,10 +517,14 @@ def load_bundle(
             if found != expected:
                 raise BundleError(f"{name} no es el que se exportó: su SHA-256 empieza por {found[:12]} y el manifiesto dice {expected[:12]}. Vuelve a exportar el campeón.")
             parts.append(json.loads(content))
-        return Bundle(manifest, parts[0], history_from_dict(parts[1]))
+        bundle = Bundle(manifest, parts[0], history_from_dict(parts[1]), hashlib.sha256(text).hexdigest())
+        bundle.check()
+        return bundle
     except BundleError:
         raise
     except FileNotFoundError as e:
         raise BundleError(f"No hay un paquete de servicio completo: falta {Path(e.filename).name}. Créalo con «futbol-mlops train».") from None
+    except OSError as e:
+        raise BundleError(f"No se puede leer el paquete de servicio: {e.strerror} ({Path(e.filename or folder).name}). Comprueba los permisos; los ficheros deben poder leerse.") from None
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as e:
         raise BundleError(f"El paquete de servicio no se entiende ({type(e).__name__}: {e}). Vuelve a exportar el campeón.") from None

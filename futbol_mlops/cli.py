@@ -12,8 +12,8 @@ __all__ = ['TITLES', 'USAGE_ERRORS', 'app', 'data_app', 'registry_app', 'exercis
            'registry_rollback', 'registry_history', 'registry_card', 'registry_prune', 'predict_command', 'show_report',
            'solutions_folder', 'grade_command', 'progress_command', 'exercises_build', 'exercises_check',
            'exercises_kit', 'site_build', 'site_serve', 'keys_create', 'keys_list', 'keys_revoke', 'keys_token',
-           'keys_rotate', 'serve_command', 'dashboard_command', 'demo_command', 'lab_command', 'doctor_command',
-           'explained', 'main']
+           'keys_rotate', 'serve_command', 'monitor_command', 'dashboard_command', 'demo_command', 'lab_command',
+           'doctor_command', 'explained', 'main']
 
 # %% ../nbs/tools/cli.ipynb #01a2b55e
 import contextlib
@@ -104,6 +104,7 @@ HEADERS = {"league": "liga", "season": "temporada", "matches": "partidos", "team
            "file": "fichero", "rows": "filas", "good": "cumplen", "rejected": "apartadas", "stage": "etapa", "title": "título", "solved": "resueltos", "points": "puntos", "metric": "medida", "then": "entonces", "now": "ahora", "same": "igual", "at": "cuándo", "action": "qué", "instead_of": "en lugar de", "actor": "quién", "reason": "por qué", "home_team": "local", "away_team": "visitante", "change": "cambio", "before": "antes", "after": "después",
            "added": "nuevos", "changed": "corregidos", "removed": "borrados", "view": "grupo", "feature": "variable", "dtype": "tipo", "owner": "a quién preguntar",
            "max_age": "caduca (días)", "description": "qué es", "value": "valor", "store": "almacén", "last_match": "último partido", "age": "días",
+           "model_version": "versión", "before_kickoff": "antes de jugarse", "rps": "RPS", "log_loss": "pérdida log.", "accuracy": "aciertos",
            "name": "nombre", "scopes": "permisos", "rate": "límite", "revoked_at": "retirada"}
 
 
@@ -527,7 +528,8 @@ def predict_command(
     settings = current_settings()
     predictor = Predictor(load_bundle(settings.bundle_path, signing_key(settings)))
     try:
-        p = predictor.predict(Fixture(league=league, home_team=home_team, away_team=away_team, kickoff=kickoff or dt.date.today().isoformat()), "cli")
+        known = predictor.known([Fixture(league=league, home_team=home_team, away_team=away_team, kickoff=kickoff or dt.date.today().isoformat())])
+        (p,) = predictor.predict(known, client="cli")
     except ValidationError as e:
         raise typer.BadParameter("; ".join(f"{err['loc'][0]}: {err['msg']}" for err in e.errors())) from None
     except BadFixture as e:
@@ -789,12 +791,45 @@ def keys_rotate(
 def serve_command(
     host: Annotated[str, typer.Option("--host", help="Dirección en la que escucha.")] = "",
     port: Annotated[int, typer.Option("--port", help="Puerto; por defecto, el de los ajustes.")] = 0,
+    workers: Annotated[int, typer.Option("--workers", min=0, max=64, help="Procesos que atienden; por defecto, los de los ajustes.")] = 0,
 ) -> None:
-    "Sirve la API hasta Ctrl-C."
+    "Sirve la API hasta Ctrl-C. Sin claves, solo en esta máquina."
     from futbol_mlops.app import serve
 
     settings = current_settings()
-    raise typer.Exit(serve(settings.model_copy(update={k: v for k, v in {"host": host, "port": port}.items() if v})))
+    raise typer.Exit(serve(settings.model_copy(update={k: v for k, v in {"host": host, "port": port, "workers": workers}.items() if v})))
+
+
+@app.command("monitor", cls=SpanishCommand)
+def monitor_command(
+    league: Annotated[str, typer.Option("--league", help="Solo los partidos de una liga: E0, SP1…; por defecto, todas.")] = "",
+    window: Annotated[int, typer.Option("--window", min=0, help="Últimos partidos con resultado que se miran; por defecto, los que diga la API.")] = 0,
+    as_json: JsonFlag = False,
+) -> None:
+    "Cómo acierta cada versión del modelo, según una API en marcha (FUTBOL_API_URL, FUTBOL_API_KEY)."
+    from urllib.parse import urlencode
+
+    from futbol_mlops.deployment import DeploymentError, fetch
+
+    settings = current_settings()
+    url = (os.environ.get("FUTBOL_API_URL") or f"http://127.0.0.1:{settings.port}").rstrip("/")
+    query, key = urlencode({k: v for k, v in {"league": league, "window": window}.items() if v}), os.environ.get("FUTBOL_API_KEY")
+    status, body = fetch(f"{url}/v1/performance?{query}", 30, {"Authorization": f"Bearer {key}"} if key else None)
+    try:
+        answer = json.loads(body) if status else None
+    except ValueError:
+        answer = None
+    if answer is None:
+        raise DeploymentError(f"La API no responde en {url}. Arráncala con «futbol-mlops serve», o di dónde está con FUTBOL_API_URL.")
+    if status != 200:
+        hint = " La clave, con permiso «predict», va en FUTBOL_API_KEY." if status in (401, 403) else ""
+        raise DeploymentError(f"{url} dice que no: {answer.get('detail', status)}{hint}")
+    rows = answer["versions"]
+    if not rows and not as_json:
+        print(f"Aún no hay ninguna predicción con resultado ({answer['results']} resultados anotados). Se anotan con POST /v1/results.")
+        return
+    shown = ("model_version", "matches", "before_kickoff", "since", "until", "rps", "log_loss", "accuracy")
+    emit(rows if as_json else [{name: row[name] for name in shown} for row in rows], as_json)
 
 
 @app.command("dashboard", cls=SpanishCommand)

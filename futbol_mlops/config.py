@@ -42,6 +42,7 @@ class Settings(BaseSettings):
     online_url: str | None = Field(None, description="Almacén de variables en línea: sqlite:///fichero o redis://equipo:puerto/número; por defecto, un fichero dentro de `home`")
 
     workers: int = Field(1, ge=1, le=64, description="Procesos que sirven la API")
+    lame_duck: float = Field(0, ge=0, le=300, description="Segundos que el servidor sigue atendiendo, ya diciendo que no está listo, antes de parar: lo que tarda el balanceador en enterarse")
     log_url: str | None = Field(None, pattern="^(sqlite:///|postgres(ql)?://)", description="Registro de predicciones: sqlite:///fichero o postgresql://usuario:clave@equipo/base; por defecto, un fichero dentro de `home`")
     log_fsync: Literal["never", "interval", "always"] = Field("never", description="Cuándo se obliga al disco a guardar lo anotado: nunca (lo hace el sistema), cada segundo o antes de cada respuesta")
     keys: Path | None = Field(None, description="Claves de la API, solo sus huellas; por defecto, un fichero dentro de `home`")

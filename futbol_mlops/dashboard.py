@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['Match', 'MONTHS', 'NUMERIC', 'MODEL_KINDS', 'FEATURE_NAMES', 'WARNINGS', 'LINE_COLORS', 'METRICS', 'PAGES',
-           'ApiError', 'ApiDown', 'api_url', 'open_api', 'ask', 'as_body', 'predict_fixture', 'predict_fixtures',
-           'percentages', 'outcome_percentages', 'day_text', 'number', 'headline', 'plain_figure', 'outcome_figure',
-           'table_html', 'feature_table', 'matchdays', 'matchday_name', 'fixtures_of', 'tint', 'quiniela',
-           'quiniela_score', 'elo_line', 'spread', 'elo_figure', 'elo_table', 'card_table', 'backtest_figure',
-           'backtest_table', 'stamp', 'known_matches', 'known_versions', 'result_of', 'predictions_table',
-           'show_figure', 'show_table', 'start_page', 'choose_league', 'choose_fixture', 'match_page',
-           'show_prediction', 'quiniela_page', 'teams_page', 'model_page', 'show_versions', 'predictions_page',
-           'show_down', 'main', 'dashboard_command']
+           'ApiError', 'ApiDown', 'ApiClosed', 'api_url', 'open_api', 'ask', 'as_body', 'predict_fixture',
+           'predict_fixtures', 'percentages', 'outcome_percentages', 'day_text', 'number', 'headline', 'plain_figure',
+           'outcome_figure', 'table_html', 'feature_table', 'matchdays', 'matchday_name', 'fixtures_of', 'tint',
+           'quiniela', 'quiniela_score', 'elo_line', 'spread', 'elo_figure', 'elo_table', 'card_table',
+           'backtest_figure', 'backtest_table', 'stamp', 'known_matches', 'known_versions', 'result_of',
+           'predictions_table', 'show_figure', 'show_table', 'start_page', 'choose_league', 'choose_fixture',
+           'match_page', 'show_prediction', 'quiniela_page', 'teams_page', 'model_page', 'show_versions',
+           'predictions_page', 'show_down', 'show_closed', 'main', 'dashboard_command']
 
 # %% ../nbs/tools/dashboard.ipynb #d8689b9a
 if __name__ == "__main__" and "__file__" in globals():
@@ -46,6 +46,10 @@ class ApiDown(ApiError):
     "En esa dirección no contesta la API."
 
 
+class ApiClosed(ApiError):
+    "La API pide una clave, o la que llevamos no puede hacer esto; el mensaje es su explicación."
+
+
 def api_url(
     settings: Settings,  # dirección y puerto de la API
 ) -> str:  # dirección base, sin barra final
@@ -57,9 +61,10 @@ def api_url(
 @lru_cache
 def open_api(
     url: str,  # dirección base
+    key: str = "",  # clave de la API; vacía, si está abierta
 ) -> httpx.Client:  # cliente que reutiliza conexiones
     "Un cliente para esa API; el mismo cada vez. No pasa por ningún *proxy*."
-    return httpx.Client(base_url=url, timeout=5, trust_env=False)
+    return httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"} if key else {}, timeout=5, trust_env=False)
 
 # %% ../nbs/tools/dashboard.ipynb #4ddbb40c
 def ask(
@@ -68,7 +73,7 @@ def ask(
     path: str,  # ruta, como `/v1/model`
     **options,  # lo que admite `httpx.Client.request`: `json`, `params`
 ) -> dict:  # la respuesta
-    "Pregunta a la API. Lanza `ApiDown` si no está y `ApiError`, con su explicación, si dice que no."
+    "Pregunta a la API. Lanza `ApiDown` si no está, `ApiClosed` si falta llave y `ApiError` si dice que no, con su explicación."
     try:
         response = api.request(method, path, **options)
         body = response.json()
@@ -81,7 +86,7 @@ def ask(
         raise ApiDown(f"La API no responde en {api.base_url}.") from None
     except (ValueError, KeyError, TypeError):
         raise ApiDown(f"En {api.base_url} responde otro programa: {path} no devuelve lo que devuelve la API.") from None
-    raise ApiError(message)
+    raise (ApiClosed if response.status_code in (401, 403) else ApiError)(message)
 
 # %% ../nbs/tools/dashboard.ipynb #71ebfdc5
 Match = tuple[str, str, str, str]  # liga, local, visitante y día (AAAA-MM-DD)
@@ -469,7 +474,7 @@ def start_page(
     left, right = st.columns([1, 1.2], vertical_alignment="bottom")
     left.title(title, anchor=False)
     settings = get_settings()
-    api = open_api(api_url(settings))
+    api = open_api(api_url(settings), os.environ.get("FUTBOL_API_KEY", ""))
     model = ask(api, "GET", "/v1/model")
     right.caption(f"Responde **{model['name']} {model['version']}** · [la API]({api_url(settings)}/docs)", text_alignment="right")
     return settings, api, model, known_matches(settings.matches_path, stamp(settings.matches_path))
@@ -522,7 +527,7 @@ def match_page() -> None:
                 st.session_state["prediction"] = asked_for, ask(api, "POST", "/v1/predictions", json=as_body(fixture))
             saved_for, saved = st.session_state.get("prediction", (None, None))
             prediction = saved if saved_for == asked_for else predict_fixture(api, *asked_for)
-        except ApiDown:
+        except (ApiDown, ApiClosed):
             raise
         except ApiError as e:
             st.error(f"**La API no puede pronosticar ese partido.** {e}")
@@ -670,6 +675,16 @@ def show_down(
     st.button("Reintentar", type="primary")
 
 
+def show_closed(
+    problem: ApiClosed,  # qué dijo la API
+) -> None:
+    "Qué hacer si la API pide una clave."
+    st.error(f"**La API no deja entrar al panel.** {problem}")
+    st.markdown("Crea una clave para él donde está la API:")
+    st.code("futbol-mlops keys create panel --scope predict", language="bash")
+    st.markdown("Ponla en `FUTBOL_API_KEY` y arranca otra vez el panel. Si ya la tenía, se ha retirado o le falta el permiso `predict`.")
+
+
 def main() -> None:
     "El panel."
     st.set_page_config("futbol_mlops: panel", layout="wide")
@@ -680,6 +695,8 @@ def main() -> None:
         st.error(str(e))
     except ApiDown as e:
         show_down(e)
+    except ApiClosed as e:
+        show_closed(e)
     except ApiError as e:
         st.error(f"**La API no ha podido responder.** {e}")
     st.html("<script>document.documentElement.lang = 'es'</script>", unsafe_allow_javascript=True)  # un lector de pantalla elige la voz por el idioma

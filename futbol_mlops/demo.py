@@ -10,7 +10,7 @@ __all__ = ['DemoError', 'check_start', 'is_current', 'ensure_champion', 'Dashboa
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 from rich.console import Console
@@ -76,12 +76,13 @@ class DashboardProcess(ServerProcess):
     def __init__(
         self,
         settings: Settings,  # puertos
-        api_url: str,  # dónde está la API
+        api: Server,  # la API, en marcha: su dirección y su llave
     ) -> None:
         from futbol_mlops.dashboard import dashboard_command
 
         self.url = f"http://{settings.host}:{settings.dashboard_port}"
-        self.start(dashboard_command(settings), {"FUTBOL_API_URL": api_url, "FUTBOL_HOME": str(settings.home.resolve())})
+        key = api.headers.get("Authorization", "").removeprefix("Bearer ")
+        self.start(dashboard_command(settings), {"FUTBOL_API_URL": api.url, "FUTBOL_API_KEY": key, "FUTBOL_HOME": str(settings.home.resolve())})
 
     def ready(self) -> bool:
         "Si Streamlit ya sirve páginas."
@@ -112,23 +113,24 @@ def matchday(
 def post_json(
     url: str,  # dirección
     body: dict,  # lo que se envía
+    headers: Mapping[str, str] | None = None,  # cabeceras; `Server.headers`, si hace falta llave
 ) -> dict:  # lo que responde
     "Un POST de JSON, sin bibliotecas."
     import json
     import urllib.request
 
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json", **(headers or {})})
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10) as response:
         return json.load(response)
 
 
 def predict_matchday(
-    url: str,  # dirección de la API
+    api: Server,  # la API, en marcha
     played,  # DataFrame de partidos de una jornada
 ) -> Table:  # la quiniela, con lo que pasó al lado
     "Pide a la API los pronósticos de una jornada, en una sola petición."
     fixtures = [{"league": m.league, "home_team": m.home_team, "away_team": m.away_team, "kickoff": m.date.date().isoformat()} for m in played.itertuples()]
-    predictions = post_json(f"{url}/v1/predictions/batch", {"fixtures": fixtures})["predictions"]
+    predictions = post_json(f"{api.url}/v1/predictions/batch", {"fixtures": fixtures}, api.headers)["predictions"]
     table = Table("partido", "1", "X", "2", "signo", "acabó", title=f"Última jornada, con lo que se sabía antes ({fixtures[0]['kickoff']})")
     for p, m in zip(predictions, played.itertuples(), strict=True):
         hit = "green" if p["outcome"] == m.outcome else "red"
@@ -182,11 +184,11 @@ def run_demo(
         trained = step("Modelo: entrenar, registrar y empaquetar al campeón", lambda: ensure_champion(settings, matches))
         if not trained:
             console.print("  [dim]ya estaba entrenado con estos partidos; «futbol-mlops train» entrena otra vez[/]")
-        api = stack.enter_context(ServerProcess(settings.bundle_path, settings.home, settings.port))
-        dashboard = stack.enter_context(DashboardProcess(settings, api.url))
+        api = stack.enter_context(ServerProcess(settings.bundle_path, settings.home, settings.port, settings.workers, settings.keys_path))
+        dashboard = stack.enter_context(DashboardProcess(settings, api))
         step("API: arrancar y comprobar que está lista", lambda: wait_healthy(api))
         step("Panel: arrancar", lambda: wait_dashboard(dashboard))
-        console.print(predict_matchday(api.url, matchday(matches)))
+        console.print(predict_matchday(api, matchday(matches)))
         console.print(f"\n  Panel          [bold]{dashboard.url}[/]\n  API            [bold]{api.url}/docs[/]\n  Métricas       [bold]{api.url}/metrics[/]\n")
         console.print(f"En marcha tras {time.monotonic() - started:.0f} s." + ("" if once else " Ctrl-C lo para todo."))
         if not once:

@@ -5,14 +5,16 @@
 # %% auto #0
 __all__ = ['GET_ENGINE', 'IMAGE', 'CONTAINER_UID', 'INSIDE_PORT', 'DeploymentError', 'NoEngine', 'PortBusy', 'Unhealthy',
            'Engine', 'ask_engine', 'find_engine', 'project_root', 'build_image', 'ready_engine', 'image_history',
-           'image_layers', 'container_user', 'check_bundle', 'fetch', 'Server', 'Container', 'explain_start',
-           'run_container', 'free_port', 'ServerProcess', 'wait_healthy', 'running_server']
+           'image_layers', 'hand_over', 'container_user', 'check_bundle', 'keys_file', 'fetch', 'Server', 'Container',
+           'explain_start', 'run_container', 'free_port', 'ServerProcess', 'wait_healthy', 'running_server']
 
 # %% ../nbs/16_deployment.ipynb #85fd4fa3
+import fnmatch
 import json
 import os
 import re
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -21,8 +23,8 @@ import time
 import urllib.error
 import urllib.request
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -183,11 +185,25 @@ def image_layers(
 CONTAINER_UID = 10001  # el usuario de la imagen
 
 
+def hand_over(
+    folder: Path,  # carpeta
+    pattern: str = "*",  # qué ficheros de ella
+) -> None:
+    "Da una carpeta y sus ficheros al usuario de la imagen, sin seguir ningún enlace ni entrar en otras carpetas."
+    with suppress(FileNotFoundError):
+        for _, _, names, here in os.fwalk(folder):
+            os.chown(here, CONTAINER_UID, CONTAINER_UID)
+            for name in fnmatch.filter(names, pattern):
+                os.chown(name, CONTAINER_UID, CONTAINER_UID, dir_fd=here, follow_symlinks=False)
+            return
+
+
 def container_user(
     engine: Engine,  # quién lo arranca
     state: Path,  # carpeta del estado
+    keys: Path,  # carpeta de las claves
 ) -> list[str]:  # opciones del motor
-    "Con qué usuario corre el contenedor para poder escribir en la carpeta de estado sin ser root en la máquina."
+    "Con qué usuario corre el contenedor para poder leer las claves y escribir en la carpeta de estado sin ser root en la máquina."
     if not hasattr(os, "getuid"):  # Windows: el motor vive en su propia máquina virtual y no hay dueños que casar
         return []
     uid, gid = os.getuid(), os.getgid()
@@ -195,8 +211,9 @@ def container_user(
         return ["--userns", "keep-id", "--user", f"{uid}:{gid}"] if engine.name == "podman" else ["--user", "0:0"]
     if uid:  # tú, para que el registro sea tuyo
         return ["--user", f"{uid}:{gid}"]
-    for path in (state, *state.glob("predictions.db*")):  # eres root: la carpeta se le da al usuario de la imagen
-        os.chown(path, CONTAINER_UID, CONTAINER_UID, follow_symlinks=False)
+    hand_over(state, "predictions.db*")
+    hand_over(state / "journal")
+    hand_over(keys)
     return ["--user", f"{CONTAINER_UID}:{CONTAINER_UID}"]
 
 # %% ../nbs/16_deployment.ipynb #30ee13d1
@@ -215,26 +232,61 @@ def check_bundle(
     return bundle.resolve()
 
 # %% ../nbs/16_deployment.ipynb #0f5bdfaf
+def keys_file(
+    state: Path,  # carpeta del estado
+    keys: Path | None = None,  # fichero de claves; `None`, el que cuelga de la carpeta del estado
+) -> Path:  # el fichero, con el camino completo; su carpeta existe
+    "Dónde están las claves de un servidor. Lanza `DeploymentError` si comparten carpeta con el estado: se montarían con él, y se podrían cambiar desde dentro."
+    keys = Path(keys).resolve() if keys else state / "keys" / "keys.json"
+    if keys.parent in (state, *state.parents):
+        raise DeploymentError(f"Las claves necesitan una carpeta para ellas solas y {keys.name} está en {keys.parent}, con el estado. Muévelas: por ejemplo, a {state / 'keys'}")
+    keys.parent.mkdir(parents=True, exist_ok=True)
+    return keys
+
+# %% ../nbs/16_deployment.ipynb #e25b0d41
 def fetch(
     url: str,  # dirección completa
     timeout: float = 2.0,  # segundos
+    headers: Mapping[str, str] | None = None,  # cabeceras; `Server.headers`, si hace falta llave
 ) -> tuple[int, str]:  # código HTTP y cuerpo; 0 y el motivo si nadie responde
     "Pide una dirección sin pasar por ningún *proxy*: el servidor está en esta máquina."
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(url, timeout=timeout) as response:
+        with opener.open(urllib.request.Request(url, headers=dict(headers or {})), timeout=timeout) as response:
             return response.status, response.read().decode("utf-8", "replace")
     except urllib.error.HTTPError as e:
         return e.code, e.read().decode("utf-8", "replace")
     except (OSError, ValueError) as e:
         return 0, str(getattr(e, "reason", e))
 
-# %% ../nbs/16_deployment.ipynb #e25b0d41
+# %% ../nbs/16_deployment.ipynb #806c9a4d
 class Server:
     "Un servidor en marcha. Lo que tienen en común un contenedor y un proceso."
 
     url = ""  # dirección base: http://127.0.0.1:PUERTO
     where = ""  # dónde corre, para contarlo
+    headers: Mapping[str, str] = {}  # con qué se le pregunta; vacías si está abierto
+    lent: tuple[Path, str] | None = None  # fichero e identificador de la clave de quien lo arrancó
+
+    def lend_key(
+        self,
+        keys: Path,  # fichero de claves; se crea si no existe
+    ) -> None:
+        "Hace una clave con todos los permisos para quien arranca el servidor y la deja en `headers`. Lanza `SecurityError`."
+        from futbol_mlops.security import create_key
+        from futbol_mlops.serving import SCOPES
+
+        key, token = create_key(keys, "quien lo arrancó", SCOPES)
+        self.headers, self.lent = {"Authorization": f"Bearer {token}"}, (keys, key.id)
+
+    def take_key_back(self) -> None:
+        "Retira la clave de `lend_key`: el servidor ya no existe, y ella tampoco debe."
+        if self.lent:
+            from futbol_mlops.security import SecurityError, revoke_key
+
+            (keys, key_id), self.lent = self.lent, None
+            with suppress(OSError, SecurityError):  # alguien borró ya la carpeta
+                revoke_key(keys, key_id)
 
     def health(self) -> str:  # starting, healthy, unhealthy o exited
         "Cómo está, según quien lo vigila."
@@ -260,7 +312,7 @@ class Server:
     def __exit__(self, *_) -> None:
         self.stop()
 
-# %% ../nbs/16_deployment.ipynb #806c9a4d
+# %% ../nbs/16_deployment.ipynb #493878c3
 class Container(Server):
     "Un servidor dentro de un contenedor."
 
@@ -301,6 +353,7 @@ class Container(Server):
             self.engine_ok("stop", "-t", round(grace), self.name)
         finally:  # un segundo Ctrl-C no lo deja en marcha
             self.engine_ok("rm", "--force", "--volumes", self.name)
+            self.take_key_back()
 
 # %% ../nbs/16_deployment.ipynb #da82490e
 def explain_start(
@@ -327,18 +380,22 @@ def run_container(
     image: str = IMAGE,  # imagen ya construida
     port: int = 0,  # puerto de esta máquina; 0, uno libre
     memory: str = "512m",  # tope de memoria
-) -> Container:  # arrancado, quizá aún no listo
+    workers: int = 1,  # procesos que atienden
+    keys: Path | None = None,  # fichero de claves, solo en su carpeta; `None`, `keys/keys.json` dentro de la del estado
+) -> Container:  # arrancado, quizá aún no listo; `headers` lleva una clave que vale hasta que se pare
     "Arranca el servidor en un contenedor sin nada que no necesite. Lanza `PortBusy` o `DeploymentError`, sin dejar nada en marcha."
     state = Path(state).resolve()
     state.mkdir(parents=True, exist_ok=True)
-    user = container_user(engine, state)
-    bundle = check_bundle(bundle, user)
+    keys = keys_file(state, keys)
     server = Container(engine, f"futbol-{secrets.token_hex(4)}")
     try:
+        server.lend_key(keys)
+        user = container_user(engine, state, keys.parent)
+        bundle = check_bundle(bundle, user)
         engine("create", "--name", server.name, "--label", "futbol_mlops", "--pull", "never",
-               "--read-only", "--tmpfs", "/tmp:rw,noexec,nosuid,size=16m", "--cap-drop", "ALL", "--security-opt", "no-new-privileges",
-               *user, "--memory", memory, "--pids-limit", 128,
-               "--volume", f"{bundle}:/bundle:ro,z", "--volume", f"{state}:/state:z",
+               "--read-only", "--tmpfs", f"/tmp:rw,noexec,nosuid,size={16 + workers}m", "--cap-drop", "ALL", "--security-opt", "no-new-privileges",
+               *user, "--memory", memory, "--pids-limit", 64 * (workers + 1), "--env", f"FUTBOL_WORKERS={workers}", "--env", f"FUTBOL_KEYS=/state/keys/{keys.name}",
+               "--volume", f"{bundle}:/bundle:ro,z", "--volume", f"{state}:/state:z", "--volume", f"{keys.parent}:/state/keys:ro,z",
                "--publish", f"127.0.0.1:{port or ''}:{INSIDE_PORT}", image)
         engine("start", server.name)
         server.url = "http://" + engine("port", server.name, f"{INSIDE_PORT}/tcp").splitlines()[0]
@@ -372,11 +429,17 @@ class ServerProcess(Server):
         bundle: Path,  # paquete de servicio
         state: Path,  # carpeta del estado
         port: int = 0,  # puerto; 0, uno libre
+        workers: int = 1,  # procesos que atienden
+        keys: Path | None = None,  # fichero de claves; `None`, `keys/keys.json` dentro de la carpeta del estado
     ) -> None:
         bundle, state, port = check_bundle(bundle), Path(state).resolve(), free_port(port)
+        keys = Path(keys).resolve() if keys else state / "keys" / "keys.json"
+        if keys.exists():  # sin claves, en esta máquina, está abierto
+            self.lend_key(keys)
         self.url = f"http://127.0.0.1:{port}"
         self.start([sys.executable, "-m", "futbol_mlops.app"],
-                   {"FUTBOL_HOST": "127.0.0.1", "FUTBOL_PORT": str(port), "FUTBOL_BUNDLE": str(bundle), "FUTBOL_HOME": str(state)})
+                   {"FUTBOL_HOST": "127.0.0.1", "FUTBOL_PORT": str(port), "FUTBOL_BUNDLE": str(bundle), "FUTBOL_HOME": str(state),
+                    "FUTBOL_WORKERS": str(workers), "FUTBOL_KEYS": str(keys)})
 
     def start(
         self,
@@ -409,9 +472,12 @@ class ServerProcess(Server):
         except subprocess.TimeoutExpired:
             pass
         finally:  # un segundo Ctrl-C no lo deja en marcha
+            if os.name == "posix" and self.process.poll() is None:
+                os.killpg(self.process.pid, signal.SIGKILL)  # también los suyos
             self.process.kill()
             self.process.wait()
             Path(self.output).unlink(missing_ok=True)
+            self.take_key_back()
 
 # %% ../nbs/16_deployment.ipynb #7187b605
 def wait_healthy(
@@ -438,8 +504,10 @@ def running_server(
     image: str = IMAGE,  # imagen ya construida
     port: int = 0,  # puerto de esta máquina; 0, uno libre
     timeout: float = 60.0,  # segundos para estar listo
-) -> Iterator[Server]:  # el servidor, listo: `url`, `where`, `logs()`
+    workers: int = 1,  # procesos que atienden
+    keys: Path | None = None,  # fichero de claves; `None`, `keys/keys.json` dentro de la carpeta del estado
+) -> Iterator[Server]:  # el servidor, listo: `url`, `headers`, `where`, `logs()`
     "Un servidor listo mientras dura el `with`; al salir, por las buenas o por las malas, no queda nada en marcha."
-    with run_container(engine, bundle, state, image, port) if engine else ServerProcess(bundle, state, port) as server:
+    with (run_container(engine, bundle, state, image, port, workers=workers, keys=keys) if engine else ServerProcess(bundle, state, port, workers, keys)) as server:
         wait_healthy(server, timeout)
         yield server

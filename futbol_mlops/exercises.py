@@ -483,7 +483,7 @@ def example_sheet(
 
 # %% ../nbs/tools/exercises.ipynb #d4073c67
 STAGES = {"data": 1, "validation": 2, "versioning": 3, "features": 4, "feature_store": 5, "models": 6, "evaluation": 7, "training": 8, "bundle": 9,
-          "registry": 9, "pipeline": 10, "serving": 11, "security": 12, "observability": 13, "drift": 14, "retraining": 15, "deployment": 16, "trends": 18}
+          "registry": 9, "pipeline": 10, "serving": 11, "workers": 11, "security": 12, "journal": 13, "observability": 13, "feedback": 13, "drift": 14, "retraining": 15, "deployment": 16, "trends": 18}
 
 # %% ../nbs/tools/exercises.ipynb #38f41151
 def later_stages(

@@ -69,8 +69,9 @@ def valid_odds(
     return float(value)
 
 
-Goals = Annotated[int, BeforeValidator(valid_goals), Field(ge=0, le=MAX_GOALS)]
-DecimalOdds = Annotated[float, BeforeValidator(valid_odds), Field(gt=1, lt=MAX_ODDS)]
+# los límites van delante: detrás de un `BeforeValidator`, pydantic los escribe en OpenAPI como `ge` y `le`, que ahí no significan nada
+Goals = Annotated[int, Field(ge=0, le=MAX_GOALS), BeforeValidator(valid_goals)]
+DecimalOdds = Annotated[float, Field(gt=1, lt=MAX_ODDS), BeforeValidator(valid_odds)]
 
 # %% ../nbs/13_feedback.ipynb #c02244b6
 class Odds(BaseModel):

@@ -128,6 +128,14 @@ class SqlLog:
         rows = self.query(f"SELECT {FIELDS} FROM predictions WHERE prediction_id = ?", (prediction_id,))
         return as_dict(rows[0]) if rows else None
 
+    def get_many(
+        self,
+        prediction_ids: Sequence[str],  # identificadores: hasta unos miles
+    ) -> dict[str, dict]:  # las que existen, por identificador
+        "Varias predicciones de una vez."
+        marks = ", ".join("?" * len(prediction_ids))
+        return {row[0]: as_dict(row) for row in self.query(f"SELECT {FIELDS} FROM predictions WHERE prediction_id IN ({marks})", prediction_ids)}
+
     def recent(
         self,
         limit: int = 20,  # cuántas como mucho
@@ -701,6 +709,20 @@ class JournaledLog:
                             return row
                 at = data.find(start, end)
         return self.log.get(prediction_id)
+
+    def get_many(
+        self,
+        prediction_ids: Sequence[str],  # los de una misma petición, que se anotó entera o no se anotó: están todos en la misma línea
+    ) -> dict[str, dict]:  # las que existen, por identificador
+        "Las predicciones de una petición, estén donde estén."
+        mark, wanted = b"[" + to_json(prediction_ids[0]) + b",", set(prediction_ids)
+        for columns, data in self._tails():
+            at = data.find(mark)
+            if at >= 0:
+                found = {row["prediction_id"]: row for row in readable(data[data.rfind(b"\n", 0, at) + 1 : data.index(b"\n", at)], columns) if row["prediction_id"] in wanted}
+                if found:
+                    return found
+        return self.log.get_many(prediction_ids)
 
     def recent(
         self,

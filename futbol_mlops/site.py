@@ -403,8 +403,10 @@ def notebook_title(
 def menu(
     pages: Path,  # carpeta con los cuadernos ya limpios
 ) -> str:  # Markdown de las tres secciones
-    "El menú: lecciones por etapas, herramientas y referencia."
-    lessons = [f"{p.stem.partition('_')[0]} · {notebook_title(p)} <{p.stem}>" for p in sorted(pages.glob("[0-9]*.ipynb"))]
+    "El menú: lecciones en el orden en que las nombra la portada, herramientas y referencia."
+    named = re.findall(r"\]\(/?(\d\w+)\.ipynb\)", (pages / "index.ipynb").read_text(encoding="utf-8"))
+    ordered = sorted(pages.glob("[0-9]*.ipynb"), key=lambda p: (named.index(p.stem) if p.stem in named else len(named), p.stem))
+    lessons = [f"{p.stem.partition('_')[0]} · {notebook_title(p)} <{p.stem}>" for p in ordered]
     tools = [f"{notebook_title(p)} <tools/{p.stem}>" for p in sorted(pages.glob("tools/*.ipynb"), key=notebook_title)]
     return "\n\n".join([contents("Lecciones", lessons), *([contents("Herramientas", tools)] if tools else []), contents("Paquete", ["api/index"])])
 

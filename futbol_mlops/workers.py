@@ -16,6 +16,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -64,11 +65,13 @@ class Worker:
 
     def attach(
         self,
-        reload: Callable[[], Any],  # cambia al modelo nuevo; se ejecuta en un hilo. Si lanza una excepción, el hijo se retira y lo repone uno que ya lo tiene
+        reload: Callable[[str], Any],  # cambia al modelo con esa huella; se ejecuta en un hilo. Si lanza una excepción, el hijo se retira y lo repone uno que ya lo tiene
         alone: Callable[[], Any],  # qué hacer si el supervisor ya no está
+        leave: Callable[[], Any] = lambda: None,  # qué hacer cuando se va a parar pero aún se atiende
     ) -> None:
         "Empieza a escuchar, desde el bucle de asyncio del hijo."
-        self.reload, self.alone, self.loop = reload, alone, asyncio.get_running_loop()
+        self.reload, self.alone, self.leave, self.loop = reload, alone, leave, asyncio.get_running_loop()
+        self.turn, self.latest, self.tasks, self.thread = asyncio.Lock(), 0, set(), ThreadPoolExecutor(1)
         self.loop.add_reader(self.channel.socket, self.listen)
         self.beat()
 
@@ -91,21 +94,30 @@ class Worker:
             return
         for message in messages:
             if message.get("do") == "reload":
-                self.task = self.loop.create_task(self.obey(message["generation"]))
+                self.latest = message["generation"]
+                task = self.loop.create_task(self.obey(message["generation"], message["fingerprint"]))
+                self.tasks.add(task)
+                task.add_done_callback(self.tasks.discard)
+            elif message.get("do") == "leave":
+                self.leave()
             elif message.get("answer") in self.waiting:
                 self.waiting.pop(message.pop("answer")).set_result(message)
 
     async def obey(
         self,
         generation: int,  # qué recarga es
+        fingerprint: str,  # la huella del modelo que ya tiene el supervisor
     ) -> None:
-        "Recarga y lo cuenta."
-        try:
-            await asyncio.to_thread(self.reload)
-        except Exception as e:  # el supervisor ya probó este modelo: si aquí no entra, que lo reponga otro proceso
-            self.channel.send(failed=generation, error=f"{type(e).__name__}: {e}")
-        else:
-            self.channel.send(done=generation)
+        "Recarga y lo cuenta. De una en una, y solo la última: lo que se pidió antes ya no le interesa a nadie."
+        async with self.turn:
+            if generation != self.latest:
+                return
+            try:
+                await self.loop.run_in_executor(self.thread, self.reload, fingerprint)
+            except Exception as e:  # el supervisor ya probó este modelo: si aquí no entra, que lo reponga otro proceso
+                self.channel.send(failed=generation, error=f"{type(e).__name__}: {e}")
+            else:
+                self.channel.send(done=generation)
 
     async def ask_reload(
         self,
@@ -141,11 +153,12 @@ class Supervisor:
     "Mantiene en marcha varios procesos iguales y, si hace falta, un ayudante."
 
     run: Callable[[Worker], None]  # lo que hace un hijo hasta que le llega SIGTERM
-    load: Callable[[], str]  # carga el modelo en el supervisor y devuelve su versión; lanza `ValueError` si no vale
+    load: Callable[[], tuple[str, str]]  # carga el modelo en el supervisor y devuelve su versión y su huella; si no vale, lanza una excepción y conserva el de antes
     version: str  # la que ya está cargada
     workers: int = 1  # cuántos hijos
     helper: Callable[[Worker], None] | None = None  # lo que hace el ayudante
     grace: float = 7.0  # segundos que se dan a los hijos para parar
+    lame_duck: float = 0.0  # segundos que se sigue atendiendo, ya diciendo que no se está listo, antes de parar: lo que tarda el balanceador en enterarse
     last_grace: float = 2.5  # y después al ayudante: Docker mata a los diez
     patience: float = 15.0  # segundos que puede pasar un hijo sin latir
     logger: Any = None  # diario de structlog
@@ -154,6 +167,7 @@ class Supervisor:
     generation: int = 0
     pending: set[int] = field(default_factory=set)  # hijos que aún no han recargado
     asked: list[tuple[int, int]] = field(default_factory=list)  # quién pidió una recarga: pid y número
+    leaving: float = 0.0  # desde cuándo se dice que no se está listo
     stopping: bool = False
     last: float = 0.0  # cuándo se pidió al ayudante que parase
     early: int = 0  # muertes seguidas nada más nacer
@@ -224,11 +238,13 @@ class Supervisor:
                 continue
             for message in sockets[end].channel.receive() or ():
                 self.hear(sockets[end], message)
-        if self.signals & {signal.SIGTERM, signal.SIGINT}:
+        arrived, self.signals = self.signals, set()  # las que lleguen mientras se atienden estas esperan a la próxima vuelta
+        if arrived & {signal.SIGTERM, signal.SIGINT}:
+            self.leave()
+        if self.leaving and not self.stopping and time.monotonic() - self.leaving >= self.lame_duck:
             self.stop()
-        if signal.SIGHUP in self.signals:
+        if signal.SIGHUP in arrived:
             self.reload(0, 0)
-        self.signals.clear()
         self.wake_up()
         self.bury()
         if self.stopping:
@@ -266,9 +282,9 @@ class Supervisor:
         "Carga el modelo nuevo; si vale, manda recargar a todos."
         previous = self.version
         try:
-            self.version = self.load()
-        except ValueError as e:
-            self.log("reload_refused", error=str(e))
+            self.version, fingerprint = self.load()
+        except Exception as e:  # pase lo que pase al leerlo, se sigue con el de antes
+            self.log("reload_refused", error=f"{type(e).__name__}: {e}")
             self.answer(pid, number, error=str(e))
             return
         gc.collect()
@@ -280,7 +296,7 @@ class Supervisor:
         for child in self.children.values():
             if not child.helper:
                 self.pending.add(child.pid)
-                child.channel.send(do="reload", generation=self.generation)
+                child.channel.send(do="reload", generation=self.generation, fingerprint=fingerprint)
         self.settle()
 
     def settle(self) -> None:
@@ -320,14 +336,24 @@ class Supervisor:
         code: int,  # cómo: código de salida, o menos el número de la señal
     ) -> None:
         "Pone a otro en su puesto. Si varios mueren nada más nacer, lo deja: algo va mal y reintentar no lo arregla."
-        self.early = self.early + 1 if time.monotonic() - child.started < 2 else 0
+        if not child.helper:
+            self.early = self.early + 1 if time.monotonic() - child.started < 2 else 0
         self.log("worker_died", pid=child.pid, slot=child.slot, code=code)
         if self.early >= 5:
             self.log("giving_up", deaths=self.early)
             self.stop()
         else:
-            time.sleep(0.1 * self.early)
+            time.sleep(0.5 if child.helper else 0.1 * self.early)
             self.spawn(child.slot, child.helper)
+
+    def leave(self) -> None:
+        "Anuncia que se va a parar. A la segunda vez, o sin nada que esperar, para ya."
+        if self.leaving:
+            self.stop()
+            return
+        self.leaving = time.monotonic()
+        for child in self.children.values():
+            child.channel.send(do="leave")
 
     def stop(self) -> None:
         "Pide a los hijos que acaben lo que tienen entre manos."

@@ -60,7 +60,7 @@ class Server:
         connection.request(method, path, None if body is None else json.dumps(body), headers)
         response = connection.getresponse()
         text = response.read()
-        return response.status, json.loads(text) if "json" in (response.getheader("content-type") or "") else text.decode()
+        return response.status, json.loads(text) if text and "json" in (response.getheader("content-type") or "") else text.decode()
 
     def get(self, path: str, **options):
         return self.request("GET", path, headers={}, **options)

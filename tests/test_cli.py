@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,7 @@ def test_wrong_use_exits_2_in_spanish(arguments, expected, tmp_path):
     (["registry", "rollback"], "No hay un campeón anterior"),
     (["registry", "promote", "3"], "No hay versión 3"),
     (["data", "teams", "--league", "D1"], "data download --league D1"),
+    (["serve", "--host", "0.0.0.0"], "Créalo con «futbol-mlops train»"),
 ])
 def test_failed_work_exits_1_and_says_what_to_do(arguments, expected, tmp_path):
     done = run(*arguments, home=tmp_path)
@@ -134,3 +136,42 @@ def test_a_damaged_registry_is_said(tmp_path):
     (tmp_path / "mlflow.db").write_bytes(b"esto no es una base de datos" * 100)
     done = run("registry", "list", home=tmp_path)
     assert done.returncode == 1 and "no se entiende" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_serve_starts_the_workers_it_is_told_and_monitor_asks_it(home):
+    "Con dos procesos y claves: `monitor` cuenta cómo acierta el modelo, y sin clave dice qué falta."
+    import psutil
+
+    from futbol_mlops.demo import post_json
+    from futbol_mlops.deployment import fetch, free_port
+
+    assert "todo" in run("keys", "create", "panel", "--scope", "todo", home=home).stderr
+    token = run("keys", "create", "panel", "--scope", "predict", "--scope", "feedback", home=home).stdout.strip()
+    port, headers = free_port(), {"Authorization": f"Bearer {token}"}
+    url = f"http://127.0.0.1:{port}"
+    down = run("monitor", home=home, FUTBOL_API_URL=url)
+    assert down.returncode == 1 and "futbol-mlops serve" in down.stderr and "Traceback" not in down.stderr
+    server = subprocess.Popen([CLI, "serve", "--port", str(port), "--workers", "2"], env=os.environ | {"FUTBOL_HOME": str(home)}, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
+    try:
+        for _ in range(300):
+            if fetch(f"{url}/readyz")[0] == 200:
+                break
+            time.sleep(0.1)
+        assert len(psutil.Process(server.pid).children()) == 3  # dos que atienden y el ayudante
+        closed = run("monitor", home=home, FUTBOL_API_URL=url)
+        assert closed.returncode == 1 and "FUTBOL_API_KEY" in closed.stderr
+        empty = run("monitor", home=home, FUTBOL_API_URL=url, FUTBOL_API_KEY=token)
+        assert empty.returncode == 0 and "Aún no hay" in empty.stdout
+        match = {"league": "E0", "home_team": "West Ham", "away_team": "Leeds", "kickoff": "2026-05-24"}
+        post_json(f"{url}/v1/predictions", match, headers)
+        post_json(f"{url}/v1/results", {**match, "home_goals": 3, "away_goals": 0}, headers)
+        for _ in range(50):  # el ayudante pasa la bitácora al registro en un instante
+            rows = json.loads(run("monitor", "--json", home=home, FUTBOL_API_URL=url, FUTBOL_API_KEY=token).stdout)
+            if rows:
+                break
+        assert [(row["model_version"], row["matches"]) for row in rows] == [("1.0.0", 1)]
+        table = run("monitor", "--window", "5", home=home, FUTBOL_API_URL=url, FUTBOL_API_KEY=token).stdout
+        assert "RPS" in table and "aciertos" in table
+    finally:
+        server.terminate()
+        assert server.wait(20) == 0

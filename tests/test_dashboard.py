@@ -33,7 +33,7 @@ class Stack:
         self.api = self.dashboard = None
         try:
             self.start_api()
-            self.dashboard = DashboardProcess(Settings(home=home, host="127.0.0.1", dashboard_port=free_port()), self.api.url)
+            self.dashboard = DashboardProcess(Settings(home=home, host="127.0.0.1", dashboard_port=free_port()), self.api)
             wait_dashboard(self.dashboard)
         except BaseException:
             self.stop()

@@ -99,6 +99,16 @@ def test_once_does_it_all_and_leaves(home):
     assert not any(answers(p) for p in ports)
 
 
+def test_with_keys_the_demo_makes_its_own_and_takes_it_back(home):
+    from futbol_mlops.security import create_key, read_keys
+
+    create_key(home / "keys.json", "la revista", ["predict"])
+    process = start(home, *free_ports(), "--once")
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0 and "Última jornada" in output, output
+    assert [bool(key.revoked_at) for key in read_keys(home / "keys.json")] == [False, True]
+
+
 def test_busy_ports_are_all_named_and_nothing_starts(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
         ports = [s.getsockname()[1] for s in (one, two)]

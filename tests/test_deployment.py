@@ -1,6 +1,8 @@
 "El despliegue: con un motor falso lo que puede salir mal, y con uno de verdad lo que promete el contenedor."
 
+import contextlib
 import datetime as dt
+import http.client
 import json
 import os
 import shutil
@@ -9,7 +11,9 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -34,7 +38,9 @@ from futbol_mlops.deployment import (
     fetch,
     find_engine,
     free_port,
+    hand_over,
     image_layers,
+    keys_file,
     project_root,
     ready_engine,
     run_container,
@@ -42,6 +48,7 @@ from futbol_mlops.deployment import (
     wait_healthy,
 )
 from futbol_mlops.features import History
+from futbol_mlops.security import create_key, current_signing_key, read_keys, revoke_key, sign_token, signing_path
 
 # Con tests/test_dashboard.py: arrancar un contenedor cambia la red y al navegador se le cortan las peticiones.
 pytestmark = pytest.mark.xdist_group("network")
@@ -88,8 +95,8 @@ def place(request):
     return request.getfixturevalue("engine")
 
 
-def predict(url):
-    request = urllib.request.Request(f"{url}/v1/predictions", json.dumps(FIXTURE).encode(), {"Content-Type": "application/json"})
+def predict(server):
+    request = urllib.request.Request(f"{server.url}/v1/predictions", json.dumps(FIXTURE).encode(), {"Content-Type": "application/json", **server.headers})
     with urllib.request.urlopen(request, timeout=5) as response:
         return json.load(response)
 
@@ -97,7 +104,7 @@ def predict(url):
 def logged(state):
     db = sqlite3.connect(state / "predictions.db")
     try:
-        return [row[0] for row in db.execute("SELECT prediction_id FROM predictions")]
+        return [row[0] for row in db.execute("SELECT prediction_id FROM predictions ORDER BY prediction_id")]
     finally:
         db.close()
 
@@ -186,14 +193,35 @@ def test_a_failed_build_shows_its_last_lines(fake_engine, tmp_path):
     (Engine("docker", "1"), 0, ["--user", f"{CONTAINER_UID}:{CONTAINER_UID}"]),
 ])
 def test_the_container_is_never_root_outside(engine, uid, expected, tmp_path, monkeypatch):
-    owners = {}
+    owners = []
+
+    def chown(path, owner, group, dir_fd=None, follow_symlinks=True):
+        assert dir_fd is None or not follow_symlinks
+        owners.append((Path(os.readlink(f"/proc/self/fd/{path if dir_fd is None else dir_fd}"), "" if dir_fd is None else path).relative_to(tmp_path).as_posix(), owner))
+
     monkeypatch.setattr(os, "getuid", lambda: uid)
     monkeypatch.setattr(os, "getgid", lambda: uid)
-    monkeypatch.setattr(os, "chown", lambda path, owner, group, follow_symlinks: owners.update({path.name: owner}))
-    (tmp_path / "predictions.db-wal").touch()
-    (tmp_path / "mlflow.db").touch()
-    assert container_user(engine, tmp_path) == expected
-    assert owners == ({} if uid else {tmp_path.name: CONTAINER_UID, "predictions.db-wal": CONTAINER_UID})
+    monkeypatch.setattr(os, "chown", chown)
+    for name in ("predictions.db-wal", "mlflow.db", "journal/1.log", "keys/keys.json", "keys/keys.signing.json", "bundle/model.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert container_user(engine, tmp_path, tmp_path / "keys") == expected
+    handed = {".", "predictions.db-wal", "journal", "journal/1.log", "keys", "keys/keys.json", "keys/keys.signing.json"}
+    assert set(owners) == (set() if uid else {(name, CONTAINER_UID) for name in handed})
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="solo root puede dar ficheros, y solo a él se le puede engañar")
+def test_a_link_left_by_the_server_does_not_hand_over_the_machine(tmp_path):
+    "La carpeta de estado la ha manejado un programa expuesto a la red: un enlace en ella no lleva el reparto a otro sitio."
+    state, secret = tmp_path / "state", tmp_path / "etc"
+    state.mkdir()
+    secret.mkdir()
+    (secret / "shadow").touch()
+    (state / "journal").symlink_to(secret)
+    (state / "predictions.db").symlink_to(secret / "shadow")
+    container_user(Engine("docker", "1"), state, state / "keys")
+    assert (secret.stat().st_uid, (secret / "shadow").stat().st_uid) == (0, 0)
+    assert state.stat().st_uid == CONTAINER_UID
 
 
 def test_a_bundle_is_there_and_readable(tmp_path, bundle):
@@ -237,12 +265,12 @@ def test_it_serves_and_its_log_survives(place, bundle, tmp_path):
     with running_server(bundle, state, place) as server:
         assert server.url.startswith("http://127.0.0.1:")
         assert server.where.startswith("contenedor" if place else "proceso")
-        first = predict(server.url)
-        assert eventually(lambda: '"path": "/v1/predictions"' in server.logs())  # se anota después de responder
+        first = predict(server)
+        assert eventually(lambda: '/v1/predictions' in server.logs())  # se anota después de responder
     assert gone(server)
     with running_server(bundle, state, place) as server:
-        second = predict(server.url)
-        assert fetch(f"{server.url}/v1/predictions/{first['prediction_id']}")[0] == 200
+        second = predict(server)
+        assert fetch(f"{server.url}/v1/predictions/{first['prediction_id']}", headers=server.headers)[0] == 200
     assert logged(state) == [first["prediction_id"], second["prediction_id"]]
 
 
@@ -250,7 +278,7 @@ def test_the_log_passes_from_a_process_to_a_container_and_back(image, engine, bu
     ids = []
     for place in (None, engine, None):
         with running_server(bundle, tmp_path / "state", place) as server:
-            ids.append(predict(server.url)["prediction_id"])
+            ids.append(predict(server)["prediction_id"])
     assert logged(tmp_path / "state") == ids
 
 
@@ -338,6 +366,138 @@ def test_a_process_that_ignores_sigterm_is_killed(bundle, tmp_path, monkeypatch)
     assert server.process.returncode == -signal.SIGKILL
 
 
+# --- Con llave -----------------------------------------------------------------------------------------------------
+
+
+def test_a_container_asks_for_a_key_that_dies_with_it(image, engine, bundle, tmp_path):
+    state = tmp_path / "state"
+    with running_server(bundle, state, engine) as server:
+        assert fetch(f"{server.url}/v1/model")[0] == fetch(f"{server.url}/metrics")[0] == 401
+        assert fetch(f"{server.url}/v1/model", headers=server.headers)[0] == fetch(f"{server.url}/metrics", headers=server.headers)[0] == 200
+        assert fetch(f"{server.url}/healthz")[0] == fetch(f"{server.url}/readyz")[0] == 200
+        assert fetch(f"{server.url}/v1/results", headers=server.headers)[0] == 200
+        secret = server.headers["Authorization"].split()[1]
+        assert secret not in server.logs(100) and secret not in engine("inspect", server.name)
+        former = server.headers
+    with running_server(bundle, state, engine) as server:
+        assert fetch(f"{server.url}/v1/model", headers=former)[0] == 401
+    assert [bool(key.revoked_at) for key in read_keys(state / "keys" / "keys.json")] == [True, True]
+
+
+def test_keys_made_before_open_a_container_and_a_revoked_one_stops(image, engine, bundle, tmp_path):
+    "Las claves y la de firmar fichas, en una carpeta aparte: valen, y retirar una se nota sin reiniciar."
+    keys = tmp_path / "secretos" / "claves.json"
+    key, token = create_key(keys, "la revista", ["predict"])
+    ticket = sign_token(current_signing_key(signing_path(keys)), ["predict"])
+    with running_server(bundle, tmp_path / "state", engine, workers=2, keys=keys) as server:
+        bearer = {"Authorization": f"Bearer {token}"}
+        assert fetch(f"{server.url}/v1/model", headers=bearer)[0] == 200
+        assert fetch(f"{server.url}/v1/model", headers={"Authorization": f"Bearer {ticket}"})[0] == 200
+        assert fetch(f"{server.url}/metrics", headers=bearer)[0] == 403
+        revoke_key(keys, key.id)
+        if os.getuid() == 0 and not engine.rootless:
+            hand_over(keys.parent)
+        assert eventually(lambda: {fetch(f"{server.url}/v1/model", headers=bearer)[0] for _ in range(8)} == {401}, 10)
+        assert fetch(f"{server.url}/v1/model", headers=server.headers)[0] == 200
+
+
+def test_a_process_with_keys_asks_for_one_too(bundle, tmp_path):
+    keys = tmp_path / "state" / "keys" / "keys.json"
+    create_key(keys, "la revista", ["predict"])
+    with running_server(bundle, tmp_path / "state") as server:
+        assert fetch(f"{server.url}/v1/model")[0] == 401
+        assert predict(server)["model_version"] == "1.0.0"
+    assert [bool(key.revoked_at) for key in read_keys(keys)] == [False, True]
+
+
+def test_a_process_without_keys_is_open_on_loopback(bundle, tmp_path):
+    with running_server(bundle, tmp_path / "state") as server:
+        assert server.headers == {} and predict(server)
+    assert not (tmp_path / "state" / "keys").exists()
+
+
+@pytest.mark.parametrize("keys", ["state/keys.json", "keys.json"])
+def test_keys_do_not_share_a_folder_with_the_state(tmp_path, keys):
+    with pytest.raises(DeploymentError, match="una carpeta para ellas solas"):
+        keys_file(tmp_path / "state", tmp_path / keys)
+
+
+def test_without_keys_the_image_does_not_open_the_door(image, engine, bundle, tmp_path):
+    (state := tmp_path / "state").mkdir()
+    user = container_user(engine, state, state / "keys")
+    with pytest.raises(DeploymentError, match="sin ninguna clave"):
+        engine("run", "--rm", "--read-only", "--tmpfs", "/tmp", *user, "--volume", f"{state}:/state:z", "--volume", f"{bundle}:/bundle:ro,z", image)
+
+
+# --- Varios procesos en su caja ------------------------------------------------------------------------------------
+
+
+def test_stopping_under_load_loses_nothing_and_fits_in_ten_seconds(image, engine, bundle, tmp_path):
+    received, done = [], threading.Event()
+
+    def insist():
+        while not done.is_set():
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                received.append(predict(server)["prediction_id"])
+
+    with run_container(engine, bundle, tmp_path / "state", image, workers=2) as server:
+        wait_healthy(server)
+        threads = [threading.Thread(target=insist) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        assert eventually(lambda: len(received) > 200, 60)
+        engine("stop", "-t", 10, server.name)
+        done.set()
+        for thread in threads:
+            thread.join()
+        state = json.loads(engine("inspect", "--format", "{{json .State}}", server.name))
+        assert state["ExitCode"] == 0 and not state["OOMKilled"], "lo mataron: no le dio tiempo"
+    assert set(received) <= set(logged(tmp_path / "state"))
+
+
+def test_four_workers_fit_in_the_memory_and_processes_they_get(image, engine, bundle, tmp_path):
+    "Lotes de mil, a la vez, con cuatro procesos; y /tmp, que es memoria, lleva las métricas de todos."
+    batch = json.dumps({"fixtures": [FIXTURE] * 1000}).encode()
+    with running_server(bundle, tmp_path / "state", engine, workers=4) as server:
+        answers = []
+
+        def ask():
+            for _ in range(3):
+                request = urllib.request.Request(f"{server.url}/v1/predictions/batch", batch, {"Content-Type": "application/json", **server.headers})
+                try:
+                    with urllib.request.urlopen(request, timeout=60) as response:
+                        answers.append(response.status)
+                except urllib.error.HTTPError as e:
+                    answers.append(e.code)
+
+        threads = [threading.Thread(target=ask) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert set(answers) <= {200, 429} and 200 in answers
+        state = json.loads(engine("inspect", "--format", "{{json .State}}", server.name))
+        assert state["Running"] and not state["OOMKilled"]
+        script = ("import glob, os; pss = sum(int(line.split()[1]) for p in glob.glob('/proc/[0-9]*') if 'futbol_mlops.app' in open(p + '/cmdline').read() "
+                  "for line in open(p + '/smaps_rollup') if line.startswith('Pss:')); space = os.statvfs('/tmp'); print(pss // 1024, space.f_bavail * space.f_frsize >> 20)")
+        memory, spare = map(int, engine("exec", server.name, "python", "-c", script).split())
+        assert 0 < memory < 350 and spare >= 8
+
+
+def test_a_worker_that_dies_is_replaced_inside(image, engine, bundle, tmp_path):
+    with running_server(bundle, tmp_path / "state", engine, workers=2) as server:
+        script = ("import glob, os, signal; kids = sorted(int(p.split('/')[2]) for p in glob.glob('/proc/[0-9]*/stat') if open(p).read().rsplit(')', 1)[1].split()[1] == '1' "
+                  "and 'futbol_mlops.app' in open(p.replace('stat', 'cmdline')).read()); ")
+        before = engine("exec", server.name, "python", "-c", script + "print(kids); os.kill(kids[0], signal.SIGKILL)")
+        assert len(json.loads(before)) == 3  # dos que atienden y el ayudante
+
+        def after():
+            return json.loads(engine("exec", server.name, "python", "-c", script + "print(kids)"))
+
+        assert eventually(lambda: len(after()) == 3 and after() != json.loads(before), 20)
+        assert all(predict(server) for _ in range(10)) and server.health() == "healthy"
+
+
 # --- La imagen y el contenedor -------------------------------------------------------------------------------------
 
 
@@ -370,8 +530,9 @@ def test_the_container_has_no_more_than_it_needs(engine, image, bundle, tmp_path
         (found,) = json.loads(engine("inspect", server.name))
         host = found["HostConfig"]
         assert host["ReadonlyRootfs"] and host["Memory"] == 512 * 2**20 and host["PidsLimit"] == 128 and not host["Privileged"]
+        assert "FUTBOL_WORKERS=1" in found["Config"]["Env"]
         assert all("no-new-privileges" in str(option) for option in host["SecurityOpt"])
-        assert {m["Destination"]: m["RW"] for m in found["Mounts"] if m["Destination"] in ("/bundle", "/state")} == {"/bundle": False, "/state": True}
+        assert {m["Destination"]: m["RW"] for m in found["Mounts"] if m["Destination"] in ("/bundle", "/state", "/state/keys")} == {"/bundle": False, "/state": True, "/state/keys": False}
         assert [p["HostIp"] for p in host["PortBindings"]["8000/tcp"]] == ["127.0.0.1"]
         wait_healthy(server)
         script = ("import os, pathlib\n"
@@ -379,7 +540,7 @@ def test_the_container_has_no_more_than_it_needs(engine, image, bundle, tmp_path
                   "    try: pathlib.Path(folder, 'x').write_text('x'); return True\n"
                   "    except OSError: return False\n"
                   "caps = [line.split()[1] for line in open('/proc/1/status') if line.startswith(('CapEff', 'CapBnd'))]\n"
-                  "print([f for f in ('/app', '/venv', '/bundle', '/etc', '/tmp', '/state') if writable(f)], os.getuid() != 0, {int(c, 16) for c in caps})")
+                  "print([f for f in ('/app', '/venv', '/bundle', '/etc', '/tmp', '/state', '/state/keys') if writable(f)], os.getuid() != 0, {int(c, 16) for c in caps})")
         assert engine("exec", server.name, "python", "-c", script) == "['/tmp', '/state'] True {0}"
     assert gone(server)
 

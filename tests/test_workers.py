@@ -36,7 +36,7 @@ def bundle(history, tmp_path):
 
 
 def new_bundle(history, folder, version, **more):
-    write_bundle(folder, {"kind": "base_rate", "probabilities": [0.5, 0.25, 0.25], **more}, history, {"version": version, "data": {}, "metrics": {}})
+    write_bundle(folder, {"kind": "base_rate", "probabilities": [0.5, 0.25, 0.25]} | more, history, {"version": version, "data": {}, "metrics": {}})
 
 
 def gone(pids, timeout=15) -> bool:
@@ -225,10 +225,19 @@ def test_a_reload_under_load_drops_nothing_and_changes_everyone(bundle, history,
         assert {server.get("/v1/model")[1]["version"] for _ in range(20)} == {"1.3.0"}, "quien nace después nace con el nuevo"
 
 
-@pytest.mark.parametrize("damage", ["garbage", "missing", "old format"])
+@pytest.mark.parametrize("damage", ["garbage", "missing", "old format", "unreadable", "no version", "no name", "two probabilities"])
 def test_a_bad_bundle_changes_nobody(bundle, history, tmp_path, damage):
     with Server(tmp_path / "state", bundle, workers=2) as server:
-        if damage == "garbage":
+        if damage == "unreadable":
+            (bundle / "model.json").unlink()
+            (bundle / "model.json").mkdir()
+        elif damage in ("no version", "no name"):
+            manifest = json.loads((bundle / "manifest.json").read_text())
+            manifest.pop(damage.split()[1])
+            (bundle / "manifest.json").write_text(json.dumps(manifest))
+        elif damage == "two probabilities":
+            new_bundle(history, bundle, "1.1.0", probabilities=[0.5, 0.5])
+        elif damage == "garbage":
             (bundle / "model.json").write_text("{}")
         elif damage == "missing":
             shutil.rmtree(bundle)
@@ -251,6 +260,53 @@ def test_sighup_reloads_everyone(bundle, history, tmp_path):
         while {server.get("/v1/model")[1]["version"] for _ in range(20)} != {"2.0.0"}:
             assert time.monotonic() < deadline
             time.sleep(0.1)
+
+
+def test_a_stop_that_arrives_during_a_reload_is_not_lost(bundle, history, tmp_path):
+    with Server(tmp_path / "state", bundle, workers=2) as server:
+        server.process.send_signal(signal.SIGHUP)
+        time.sleep(0.05)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(15) == 0
+
+
+def test_a_bundle_that_changes_again_during_the_reload_leaves_one_version(bundle, history, tmp_path):
+    "Quien la pide puede recibir una u otra; lo que no puede es quedar cada proceso con la suya."
+    with Server(tmp_path / "state", bundle, workers=2) as server:
+        for i in range(1, 6):
+            new_bundle(history, bundle, f"1.{i}.0")
+            server.process.send_signal(signal.SIGHUP)
+            time.sleep(0.05 * i)
+            new_bundle(history, bundle, f"2.{i}.0")
+            time.sleep(1.5)
+            server.wait_ready()
+            assert len({server.get("/v1/model")[1]["version"] for _ in range(30)}) == 1
+        assert server.post(path="/v1/admin/reload", body=None, headers={})[1]["model_version"] == "2.5.0"
+
+
+def test_the_lame_duck_says_it_is_leaving_and_goes_on(bundle, tmp_path):
+    with Server(tmp_path / "state", bundle, workers=2, FUTBOL_LAME_DUCK="3") as server:
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        status, answer = server.get("/readyz")
+        assert (status, answer["type"].split(":")[-1]) == (503, "leaving")
+        assert server.post()[0] == 200 and server.get("/healthz")[0] == 200
+        assert server.process.wait(15) == 0
+
+
+def test_a_stop_before_it_serves_is_a_normal_end(bundle, tmp_path):
+    "Como primer proceso de un contenedor, quien no atiende SIGTERM se queda hasta que lo matan."
+    slow = SERVE.replace("sys.exit(", "import time, futbol_mlops.app as a; load = a.load_bundle; a.load_bundle = lambda *x: (print('ya', flush=True), time.sleep(20), load(*x))[2]; sys.exit(")
+    env = {**os.environ, "FUTBOL_HOME": str(tmp_path / "state"), "FUTBOL_BUNDLE": str(bundle)}
+    with subprocess.Popen([sys.executable, "-c", slow], env=env, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ya\n"
+        process.terminate()
+        assert process.wait(10) == 0
+
+
+def test_balancers_may_ask_with_head(bundle, tmp_path):
+    with Server(tmp_path / "state", bundle) as server:
+        assert [server.request("HEAD", path, headers={})[0] for path in ("/healthz", "/readyz")] == [200, 200]
 
 
 def test_two_reloads_at_once_both_get_an_answer(bundle, history, tmp_path):
