@@ -91,7 +91,7 @@ site_app = _group("El curso como sitio web: construirlo y verlo.")
 app.add_typer(site_app, name="site")
 features_app = _group("Variables: llevarlas a los almacenes, ver qué se sabe de un equipo.")
 app.add_typer(features_app, name="features")
-keys_app = _group("Claves de la API: crearlas, verlas, retirarlas, firmar fichas que caducan.")
+keys_app = _group("Claves de la API: crearlas, verlas, retirarlas, firmar tokens que caducan.")
 app.add_typer(keys_app, name="keys")
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Escribe JSON en vez de una tabla.")]
@@ -769,7 +769,7 @@ def keys_token(
     name: Annotated[str, typer.Option("--name", help="Cómo sale en el diario; por defecto, uno al azar.")] = "",
     rate: RateOption = "",
 ) -> None:
-    "Firma una ficha (JWT) que caduca sola, y la enseña."
+    "Firma un token (JWT) que caduca solo, y lo enseña."
     from futbol_mlops.security import current_signing_key, sign_token, signing_path
 
     with _wrong_use():
@@ -778,13 +778,13 @@ def keys_token(
 
 @keys_app.command("rotate", cls=SpanishCommand)
 def keys_rotate(
-    drop: Annotated[bool, typer.Option("--drop", help="Tira la anterior ya: sus fichas dejan de valer. Para cuando se ha filtrado.")] = False,
+    drop: Annotated[bool, typer.Option("--drop", help="Tira la anterior ya: sus tokens dejan de valer. Para cuando se ha filtrado.")] = False,
 ) -> None:
-    "Cambia la clave con la que se firman las fichas; las ya firmadas valen hasta que caducan."
+    "Cambia la clave con la que se firman los tokens; los ya firmados valen hasta que caducan."
     from futbol_mlops.security import rotate_signing_key, signing_path
 
     key = rotate_signing_key(signing_path(current_settings().keys_path), drop)
-    print(f"Clave de firmar nueva: {key.kid}. {'Las fichas anteriores ya no valen.' if drop else 'La anterior vale un día más, lo que viven sus fichas.'}")
+    print(f"Clave de firmar nueva: {key.kid}. {'Los tokens anteriores ya no valen.' if drop else 'La anterior vale un día más, lo que viven sus tokens.'}")
 
 # %% ../nbs/tools/cli.ipynb #c112de01
 @app.command("serve", cls=SpanishCommand)

@@ -131,6 +131,9 @@ def write_private(
     try:
         with open(handle, "w", encoding="utf-8") as file:
             json.dump(data, file, indent=2, ensure_ascii=False)
+            if hasattr(os, "geteuid") and os.geteuid() == 0:  # root escribe por otro: el fichero sigue siendo de quien lo lee
+                owner = (path if path.exists() else path.parent).stat()
+                os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
             file.flush()
             os.fsync(file.fileno())
         os.replace(work, path)
@@ -382,7 +385,7 @@ class KeyRing:
         logger=None,  # diario (structlog)
         every: float = 1.0,  # segundos entre dos miradas
     ) -> None:
-        self.paths, self.logger, self.every = (path, signing_path(path)), logger, every
+        self.paths, self.logger, self.every, self.said = (path, signing_path(path)), logger, every, ""
         self.stamps = self._stamps()
         self.next_look = time.monotonic() + every
         self._load()
@@ -411,8 +414,11 @@ class KeyRing:
         self.stamps = stamps
         try:
             self._load()
+            self.said = ""
         except SecurityError as e:
-            if self.logger is not None:
+            self.stamps = None  # quizá solo eran los permisos: se vuelve a intentar
+            if self.logger is not None and str(e) != self.said:
+                self.said = str(e)
                 self.logger.error("keys_not_read", detail=str(e))
 
     def client(
