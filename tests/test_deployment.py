@@ -38,7 +38,6 @@ from futbol_mlops.deployment import (
     fetch,
     find_engine,
     free_port,
-    hand_over,
     image_layers,
     keys_file,
     project_root,
