@@ -385,7 +385,7 @@ class KeyRing:
         logger=None,  # diario (structlog)
         every: float = 1.0,  # segundos entre dos miradas
     ) -> None:
-        self.paths, self.logger, self.every, self.said = (path, signing_path(path)), logger, every, ""
+        self.paths, self.logger, self.every, self.failed = (path, signing_path(path)), logger, every, None
         self.stamps = self._stamps()
         self.next_look = time.monotonic() + every
         self._load()
@@ -414,12 +414,12 @@ class KeyRing:
         self.stamps = stamps
         try:
             self._load()
-            self.said = ""
+            self.failed = None
         except SecurityError as e:
             self.stamps = None  # quizá solo eran los permisos: se vuelve a intentar
-            if self.logger is not None and str(e) != self.said:
-                self.said = str(e)
+            if self.logger is not None and stamps != self.failed:
                 self.logger.error("keys_not_read", detail=str(e))
+            self.failed = stamps
 
     def client(
         self,
