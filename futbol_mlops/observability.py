@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['SECONDS', 'DAYS', 'CHANCES', 'METHODS', 'REASONS', 'PREDICTING', 'CAPACITY', 'WRITERS', 'ERROR_PATIENCE',
            'TRACEPARENT', 'Cells', 'create_cells', 'Seat', 'locked', 'replace_json', 'taken_seats', 'on_fork',
-           'Metrics', 'age_days', 'gauge', 'process_gauges', 'freshness_gauges', 'performance_gauges', 'iso_second',
-           'log_line', 'event_line', 'chunks', 'descriptor_of', 'LineWriter', 'flush_logs', 'LineLogger', 'LineHandler',
-           'configure_logging', 'AccessLog', 'traceparent_of', 'trace_id_of', 'Handle', 'CallerTraces', 'Outbox',
-           'Tracing']
+           'age_days', 'Counters', 'Metrics', 'gauge', 'process_gauges', 'freshness_gauges', 'performance_gauges',
+           'iso_second', 'log_line', 'event_line', 'chunks', 'descriptor_of', 'LineWriter', 'flush_logs', 'LineLogger',
+           'LineHandler', 'configure_logging', 'AccessLog', 'traceparent_of', 'trace_id_of', 'Handle', 'CallerTraces',
+           'Outbox', 'Tracing']
 
 # %% ../nbs/13_observability.ipynb #0c0507b8
 import atexit
@@ -214,30 +214,28 @@ def on_fork(
         os.register_at_fork(after_in_child=call)
 
 # %% ../nbs/13_observability.ipynb #c7fc6b5b
-class Metrics:
-    "Las métricas de un servidor, sean uno o varios procesos los que cuentan. Dos servidores con carpetas distintas no se mezclan."
+@lru_cache(4096)
+def age_days(
+    known: str,  # último partido conocido, en ISO 8601
+    kickoff: str,  # día del partido, en ISO 8601
+) -> int:  # días
+    "Con datos de hace cuánto se predice un partido."
+    return (dt.date.fromisoformat(kickoff) - dt.date.fromisoformat(known)).days
+
+
+class Counters:
+    "Lo que cuenta un proceso, en su puesto. Cada hijo que nazca de él ocupará el suyo."
 
     def __init__(
         self,
-        folder: Path | None = None,  # la que comparten los procesos de un servidor; `None`, una temporal, que heredan los que nazcan de este
-        process: bool = True,  # incluye CPU, memoria y descriptores de cada proceso
+        folder: Path,  # la que comparten los procesos de un servidor
         role: str = "worker",  # qué hace este proceso
     ) -> None:
-        temporary = None
-        if folder is None:
-            folder = tempfile.mkdtemp(prefix="futbol-metrics-")
-            temporary = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        self.temporary = temporary
-        self.folder, self.process, self.role = Path(folder), process, role
-        self.model, self.until, self.log_lag = ("", ""), {}, None
-        self.registry = CollectorRegistry()
-        self.registry.register(self)
+        self.folder, self.role, self.model = Path(folder), role, ("", "")
         self._reset()
         on_fork(self._forked)
 
     def _forked(self) -> None:
-        if self.temporary is not None:
-            self.temporary.detach()  # la borra quien la creó
         if self.seat is not None:
             self.seat.release()  # el puesto es del padre
         self._reset()
@@ -314,17 +312,50 @@ class Metrics:
         "Cuenta predicciones rechazadas porque el registro no las admitió."
         self.open().counters.numbers[self.log_errors] += count
 
+    def serve_model(
+        self,
+        name: str,  # nombre del modelo
+        version: str,  # versión semántica
+    ) -> None:
+        "Anota qué modelo sirve este proceso; las peticiones que sigan se cuentan a su nombre."
+        self.model = (name, version)
+        self.request_series = cache(self._request_series)
+        if self.seat is not None:
+            self.seat.say({"model": self.model})
+
+# %% ../nbs/13_observability.ipynb #e2016f20
+class Metrics(Counters):
+    "Las métricas de un servidor, sean uno o varios procesos los que cuentan. Dos servidores con carpetas distintas no se mezclan."
+
+    def __init__(
+        self,
+        folder: Path | None = None,  # la que comparten los procesos de un servidor; `None`, una temporal, que heredan los que nazcan de este
+        process: bool = True,  # incluye CPU, memoria y descriptores de cada proceso
+        role: str = "worker",  # qué hace este proceso
+    ) -> None:
+        self.temporary = None
+        if folder is None:
+            folder = tempfile.mkdtemp(prefix="futbol-metrics-")
+            self.temporary = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        self.process, self.until, self.log_lag = process, {}, None
+        super().__init__(folder, role)
+        self.registry = CollectorRegistry()
+        self.registry.register(self)
+
+    def _forked(self) -> None:
+        if self.temporary is not None:
+            self.temporary.detach()  # la borra quien la creó
+        super()._forked()
+
     def serving(
         self,
         name: str,  # nombre del modelo
         version: str,  # versión semántica
         until: Mapping[str, dt.date] | None = None,  # último partido conocido de cada liga
     ) -> None:
-        "Anota qué modelo sirve este proceso; el anterior deja de aparecer."
-        self.model, self.until = (name, version), dict(until or {})
-        self.request_series = cache(self._request_series)
-        if self.seat is not None:
-            self.seat.say({"model": self.model})
+        "Anota qué modelo sirve este proceso y con datos de cuándo; el anterior deja de aparecer."
+        self.until = dict(until or {})
+        self.serve_model(name, version)
 
     def watch_log(
         self,
@@ -358,15 +389,6 @@ class Metrics:
         yield from process_gauges(seats, self.process)
         yield from freshness_gauges(self.until, self.log_lag)
         yield from performance_gauges(self.folder / "performance.json")
-
-
-@lru_cache(4096)
-def age_days(
-    known: str,  # último partido conocido, en ISO 8601
-    kickoff: str,  # día del partido, en ISO 8601
-) -> int:  # días
-    "Con datos de hace cuánto se predice un partido."
-    return (dt.date.fromisoformat(kickoff) - dt.date.fromisoformat(known)).days
 
 # %% ../nbs/13_observability.ipynb #e7d54966
 def gauge(
