@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'AS_JSON', 'AS_NUMBER', 'SCHEMA', 'INDEXES', 'FIELDS', 'INSERT', 'PROBE', 'SEGMENT_BYTES', 'MIN_FREE',
-           'OFFSETS', 'CHUNK', 'KINDS', 'MAX_TAIL', 'LogError', 'RowError', 'as_dict', 'as_values', 'SqlLog',
-           'PredictionLog', 'take', 'write_whole', 'free_bytes', 'sync_folder', 'Journal', 'segments', 'read_offsets',
-           'whole_lines', 'columns_of', 'decode', 'Drain', 'Backlog', 'readable', 'oldest', 'backlog', 'JournaledLog',
-           'latest', 'to_postgres', 'hang_up', 'PostgresLog', 'open_log']
+           'OFFSETS', 'CHUNK', 'KINDS', 'MAX_TAIL', 'SMALL_TAIL', 'LONG_READS', 'LogError', 'RowError', 'as_dict',
+           'as_values', 'SqlLog', 'PredictionLog', 'take', 'write_whole', 'free_bytes', 'sync_folder', 'Journal',
+           'segments', 'read_offsets', 'whole_lines', 'columns_of', 'decode', 'Mover', 'Drain', 'Backlog', 'readable',
+           'oldest', 'backlog', 'JournaledLog', 'latest', 'to_postgres', 'hang_up', 'PostgresLog', 'open_log']
 
 # %% ../nbs/13_journal.ipynb #4bc99522
 import datetime as dt
@@ -218,13 +218,27 @@ class PredictionLog(SqlLog):
             except sqlite3.Error as e:
                 raise LogError(f"No se pudo {doing}: {e}.") from e
 
-    def query(self, sql: str, values: Sequence = ()) -> list[tuple]:
+    def query(
+        self,
+        sql: str,  # consulta, con `?` en el lugar de cada valor y ningún `?` más
+        values: Sequence = (),  # los valores
+    ) -> list[tuple]:  # filas
+        "Lee. Lanza `LogError`."
         return self._use(lambda db: db.execute(sql, values).fetchall(), "leer el registro de predicciones")
 
-    def write(self, sql: str, rows: Sequence[Sequence]) -> int:
+    def write(
+        self,
+        sql: str,  # instrucción que cambia filas, con `?` en el lugar de cada valor
+        rows: Sequence[Sequence],  # los valores, una vez por ejecución
+    ) -> int:  # filas cambiadas
+        "Escribe en una sola transacción: o todo o nada. Lanza `RowError` si no admite una fila, y si no puede por otra cosa, `LogError`."
         return self._use(lambda db: self._all_or_nothing(db, sql, rows), "escribir en el registro de predicciones")
 
-    def create(self, ddl: str) -> None:
+    def create(
+        self,
+        ddl: str,  # una o varias instrucciones `CREATE … IF NOT EXISTS`, separadas por `;`
+    ) -> None:
+        "Crea tablas e índices si no están. Lanza `LogError`."
         self._use(lambda db: db.executescript(ddl), "crear tablas en el registro de predicciones")
 
     def _all_or_nothing(self, db: sqlite3.Connection, sql: str, rows: Sequence[Sequence]) -> int:
@@ -250,7 +264,9 @@ class PredictionLog(SqlLog):
             raise LogError(f"El fichero {self.path.name} ha desaparecido: lo que se anotara ahí se perdería. Se creará otro en el siguiente intento; busca quién lo borró.")
 
     def close(self) -> None:
-        "Pasa lo pendiente al fichero principal y lo cierra."
+        "Pasa lo pendiente al fichero principal y lo cierra. En un hijo que aún no lo ha usado no hace nada: la conexión es del padre."
+        if self.pid != os.getpid():
+            return
         with self.lock:
             if self.db:
                 self.db.close()
@@ -475,97 +491,25 @@ def decode(
     return decoded
 
 # %% ../nbs/13_journal.ipynb #739fecd2
-class Drain:
-    "Pasa la bitácora a la base de datos. Solo uno a la vez por carpeta."
+class Mover:
+    "Pasa líneas de un tramo a la base de datos, y recuerda hasta dónde."
 
     def __init__(
         self,
         folder: Path,  # carpeta de la bitácora
         log: SqlLog,  # a dónde van las filas
-        fsync: str = "never",  # con `interval`, `run` obliga al disco a guardar los tramos cada segundo
         logger=None,  # diario de structlog; `None`, sin diario
         chunk: int = CHUNK,  # bytes de un tramo que se pasan en cada transacción
     ) -> None:
-        self.folder, self.log, self.fsync, self.logger, self.chunk = Path(folder), log, fsync, logger, chunk
-        self.held, self.offsets = None, {}
-        self.behind = False  # si tras el último `step` quedaba más por leer
+        self.folder, self.log, self.logger, self.chunk = Path(folder), log, logger, chunk
+        self.offsets: dict[str, int] = {}  # bytes ya pasados de cada tramo
+        self.behind = False  # si quedaba más por leer
 
-    def step(self) -> int:  # filas pasadas
-        "Pasa un trozo de cada tramo y borra los acabados. Lanza `OSError` si no puede; lo que no pasó sigue en su tramo."
-        if not self._hold():
-            return 0
-        moved, self.behind, failure = 0, False, None
-        for path in segments(self.folder):
-            try:
-                moved += self._move(path)
-            except FileNotFoundError:  # lo han borrado
-                self.offsets.pop(path.name, None)
-            except LogError:  # la base de datos: tampoco admitiría los demás
-                raise
-            except OSError as e:  # este tramo no se puede leer, o apartar lo que no se entiende; los demás, quizá
-                failure = e
-        if failure:
-            raise failure
-        return moved
-
-    def run(
+    def move(
         self,
-        stop: threading.Event,  # cuándo parar
-        pause: float = 0.1,  # segundos entre trozos, si no hay retraso
-        longest: float = 2.0,  # segundos que espera, como mucho, si la base de datos no contesta
-        patience: float = 1.5,  # segundos que insiste al parar, si no contesta
-    ) -> None:
-        "Pasa todo lo que llega hasta que le mandan parar, y entonces lo que quede. Con la base de datos caída, espera e insiste."
-        if self.fsync == "interval":
-            threading.Thread(target=self._sync, args=(stop,), daemon=True).start()
-        wait, failing = 0.0, False
-        while not stop.wait(wait):
-            try:
-                self.step()
-                wait = 0.0 if self.behind else pause
-                if failing:
-                    self._say("info", "drain_recovered")
-                failing = False
-            except OSError as e:
-                wait = min(longest, 2 * max(wait, pause))
-                if not failing:
-                    self._say("warning", "drain_waiting", error=str(e))
-                failing = True
-        last = time.monotonic() + patience
-        while True:
-            try:
-                while self.step() or self.behind:
-                    pass
-                break
-            except OSError as e:
-                if time.monotonic() > last:
-                    self._say("warning", "drain_left", error=str(e), **backlog(self.folder)._asdict())
-                    break
-                time.sleep(pause)
-        self.close()
-
-    def close(self) -> None:
-        "Deja que otro pueda vaciar la carpeta."
-        if self.held is not None:
-            os.close(self.held)
-            self.held = None
-
-    def _hold(self) -> bool:
-        "Sujeta la carpeta. Falso si no hay carpeta."
-        if self.held is not None and os.fstat(self.held).st_nlink:
-            return True
-        self.close()
-        try:
-            self.held = os.open(self.folder / "drain.lock", os.O_CREAT | os.O_RDWR, 0o600)
-        except FileNotFoundError:
-            return False
-        if not take(self.held, wait=False):
-            self.close()
-            raise LogError(f"Otro proceso ya vacía la bitácora de {self.folder}. Para aquel, o déjale hacer.")
-        self.offsets = {name: offset for name, offset in read_offsets(self.folder).items() if (self.folder / name).exists()}
-        return True
-
-    def _move(self, path: Path) -> int:
+        path: Path,  # tramo
+    ) -> int:  # filas pasadas
+        "Pasa un trozo; si no queda nada y su dueño ya no existe, lo borra. Lanza `OSError` si no puede, y entonces no cuenta como pasado."
         offset = self.offsets.get(path.name, 0)
         data = whole_lines(path, offset, self.chunk)
         if not data:
@@ -623,15 +567,119 @@ class Drain:
             new.write_bytes(to_json(self.offsets))
             os.replace(new, self.folder / OFFSETS)
 
+    def _say(self, level: str, event: str, **facts) -> None:
+        if self.logger is not None:
+            with suppress(Exception):  # contarlo no vale más que hacerlo
+                getattr(self.logger, level)(event, **facts)
+
+# %% ../nbs/13_journal.ipynb #9d843770
+class Drain(Mover):
+    "Pasa la bitácora a la base de datos. Solo uno a la vez por carpeta."
+
+    def __init__(
+        self,
+        folder: Path,  # carpeta de la bitácora
+        log: SqlLog,  # a dónde van las filas
+        fsync: str = "never",  # con `interval`, `run` obliga al disco a guardar los tramos cada segundo
+        logger=None,  # diario de structlog; `None`, sin diario
+        chunk: int = CHUNK,  # bytes de un tramo que se pasan en cada transacción
+    ) -> None:
+        super().__init__(folder, log, logger, chunk)
+        self.fsync, self.held = fsync, None
+
+    def step(self) -> int:  # filas pasadas
+        "Pasa un trozo de cada tramo y borra los acabados. Si algo falla lo lanza (`OSError`, si es de los previstos); lo que no pasó sigue en su tramo."
+        if not self._hold():
+            return 0
+        moved, self.behind, failure = 0, False, None
+        for path in segments(self.folder):
+            try:
+                moved += self.move(path)
+            except FileNotFoundError:  # lo han borrado
+                self.offsets.pop(path.name, None)
+            except LogError:  # la base de datos: tampoco admitiría los demás
+                raise
+            except Exception as e:  # este tramo no se puede leer, o nadie previó lo que trae; los demás, quizá
+                failure = e
+        if failure:
+            raise failure
+        return moved
+
+    def run(
+        self,
+        stop: threading.Event,  # cuándo parar
+        pause: float = 0.1,  # segundos entre trozos, si no hay retraso
+        longest: float = 2.0,  # segundos que espera, como mucho, entre dos intentos que fallan
+        patience: float = 1.5,  # segundos que insiste al parar, si falla
+    ) -> None:
+        "Pasa todo lo que llega hasta que le mandan parar, y entonces lo que quede. Falle lo que falle, espera e insiste."
+        if self.fsync == "interval":
+            threading.Thread(target=self._sync, args=(stop,), daemon=True).start()
+        wait, failing = 0.0, None
+        while not stop.wait(wait):
+            try:
+                self.step()
+                wait = 0.0 if self.behind else pause
+                if failing:
+                    self._say("info", "drain_recovered")
+                failing = None
+            except Exception as e:
+                wait = min(longest, 2 * max(wait, pause))
+                if type(e) is not failing:
+                    self._complain(e, "drain_waiting")
+                failing = type(e)
+        try:
+            self._finish(pause, patience)
+        finally:
+            self.close()
+
+    def _finish(self, pause: float, patience: float) -> None:
+        last = time.monotonic() + patience
+        while True:
+            try:
+                while self.step() or self.behind:
+                    pass
+                return
+            except Exception as e:
+                if time.monotonic() > last:
+                    with suppress(OSError):
+                        self._complain(e, "drain_left", **backlog(self.folder)._asdict())
+                    return
+                time.sleep(pause)
+
+    def _complain(self, error: Exception, event: str, **facts) -> None:
+        "Lo previsto, en una línea; lo que nadie previó, con el lugar del código en que pasó."
+        if isinstance(error, OSError):
+            self._say("warning", event, error=str(error), **facts)
+        else:
+            self._say("error", event, error=f"{type(error).__name__}: {error}", exc_info=error, **facts)
+
+    def close(self) -> None:
+        "Deja que otro pueda vaciar la carpeta."
+        if self.held is not None:
+            os.close(self.held)
+            self.held = None
+
+    def _hold(self) -> bool:
+        "Sujeta la carpeta. Falso si no hay carpeta."
+        if self.held is not None and os.fstat(self.held).st_nlink:
+            return True
+        self.close()
+        try:
+            self.held = os.open(self.folder / "drain.lock", os.O_CREAT | os.O_RDWR, 0o600)
+        except FileNotFoundError:
+            return False
+        if not take(self.held, wait=False):
+            self.close()
+            raise LogError(f"Otro proceso ya vacía la bitácora de {self.folder}. Para aquel, o déjale hacer.")
+        self.offsets = {name: offset for name, offset in read_offsets(self.folder).items() if (self.folder / name).exists()}
+        return True
+
     def _sync(self, stop: threading.Event) -> None:
         while not stop.wait(1.0):
             for path in segments(self.folder):
                 with suppress(OSError), open(path, "rb") as file:
                     os.fdatasync(file.fileno())
-
-    def _say(self, level: str, event: str, **facts) -> None:
-        if self.logger is not None:
-            getattr(self.logger, level)(event, **facts)
 
 # %% ../nbs/13_journal.ipynb #536e4398
 class Backlog(NamedTuple):
@@ -679,6 +727,8 @@ def backlog(
 
 # %% ../nbs/13_journal.ipynb #45ba87b1
 MAX_TAIL = 64 << 20  # bytes sin pasar que se está dispuesto a mirar
+SMALL_TAIL = 4 << 20  # hasta aquí, una lectura corta: unos milisegundos
+LONG_READS = 2  # lecturas largas a la vez, en cada proceso
 
 
 class JournaledLog:
@@ -691,23 +741,25 @@ class JournaledLog:
     ) -> None:
         self.journal, self.log = journal, log
         self.append_many, self.check = journal.append_many, journal.check
+        self.long_reads = threading.BoundedSemaphore(LONG_READS)
 
     def get(
         self,
         prediction_id: str,  # identificador que recibió el cliente
     ) -> dict | None:  # la predicción; `None` si no existe
-        "Una predicción por su identificador, esté donde esté."
+        "Una predicción por su identificador, esté donde esté. Lanza `LogError`."
         start = b"[" + to_json(prediction_id) + b","
-        for columns, data in self._tails():
-            at = data.find(start)
-            while at >= 0:
-                end = data.index(b"\n", at)
-                if data[at - 1 : at] == b"[" or data[at - 2 : at] == b"],":  # el principio de una fila, no el de otra lista
-                    line = data[data.rfind(b"\n", 0, at) + 1 : end]
-                    for row in readable(line, columns):
-                        if row["prediction_id"] == prediction_id:
-                            return row
-                at = data.find(start, end)
+        with self._tails() as tails:
+            for columns, data in tails:
+                at = data.find(start)
+                while at >= 0:
+                    end = data.index(b"\n", at)
+                    if data[at - 1 : at] == b"[" or data[at - 2 : at] == b"],":  # el principio de una fila, no el de otra lista
+                        line = data[data.rfind(b"\n", 0, at) + 1 : end]
+                        for row in readable(line, columns):
+                            if row["prediction_id"] == prediction_id:
+                                return row
+                    at = data.find(start, end)
         return self.log.get(prediction_id)
 
     def get_many(
@@ -729,26 +781,45 @@ class JournaledLog:
         limit: int = 20,  # cuántas como mucho
         client: str | None = None,  # solo las que pidió este cliente; `None`, las de todos
     ) -> list[dict]:  # las últimas, la más reciente primero
-        "Las últimas predicciones, estén donde estén."
-        found = {row["prediction_id"]: row for columns, data in self._tails() for row in latest(data, columns, limit, client)}
+        "Las últimas predicciones, estén donde estén. Lanza `LogError`."
+        with self._tails() as tails:
+            found = {row["prediction_id"]: row for columns, data in tails for row in latest(data, columns, limit, client)}
         found.update((row["prediction_id"], row) for row in self.log.recent(limit, client))
         return [found[key] for key in sorted(found, reverse=True)[:limit]]
 
-    def _tails(self) -> Iterator[tuple[tuple[str, ...], bytes]]:
-        "Lo que queda por pasar de cada tramo."
-        offsets, left = read_offsets(self.journal.folder), MAX_TAIL
+    @contextmanager
+    def _tails(self) -> Iterator[Iterator[tuple[tuple[str, ...], bytes]]]:
+        "Lo que queda por pasar de cada tramo, si no es demasiado ni hay demasiados mirando."
+        pending = self._pending()
+        total = sum(size for _, _, size in pending)
+        if total > MAX_TAIL:
+            raise LogError(f"Hay más de {MAX_TAIL >> 20} MB de bitácora sin pasar a la base de datos. Se podrá leer cuando se pasen.")
+        long = total > SMALL_TAIL
+        if long and not self.long_reads.acquire(blocking=False):
+            raise LogError(f"Hay {total >> 20} MB de bitácora sin pasar a la base de datos, y ya hay {LONG_READS} consultas leyéndolos. Repite dentro de unos segundos.")
+        try:
+            yield self._read(pending)
+        finally:
+            if long:
+                self.long_reads.release()
+
+    def _pending(self) -> list[tuple[Path, int, int]]:
+        "Tramo, bytes ya pasados y bytes por pasar."
+        offsets, pending = read_offsets(self.journal.folder), []
         for path in segments(self.journal.folder):
             offset = offsets.get(path.name, 0)
+            with suppress(FileNotFoundError):  # ya está en la base de datos
+                if (size := path.stat().st_size - offset) > 0:
+                    pending.append((path, offset, size))
+        return pending
+
+    def _read(self, pending: list[tuple[Path, int, int]]) -> Iterator[tuple[tuple[str, ...], bytes]]:
+        "Las columnas y las líneas de cada tramo, de uno en uno: en memoria no hay más que uno."
+        for path, offset, size in pending:
             try:
-                pending = path.stat().st_size - offset
-                left -= pending
-                if left < 0:
-                    raise LogError(f"Hay más de {MAX_TAIL >> 20} MB de bitácora sin pasar a la base de datos. Se podrá leer cuando se pasen.")
-                columns, data = columns_of(path), whole_lines(path, offset, pending) if pending > 0 else b""
+                columns, data = columns_of(path), whole_lines(path, offset, size)
             except FileNotFoundError:  # ya está en la base de datos
                 continue
-            except LogError:
-                raise
             except OSError as e:
                 raise LogError(f"No se pudo leer la bitácora: {e}.") from e
             yield columns, data
@@ -868,13 +939,27 @@ class PostgresLog(SqlLog):
             self._drop()
         return (RowError if isinstance(error, self.refused) else LogError)(f"No se pudo {doing} en PostgreSQL ({self.where}): {error}.")
 
-    def query(self, sql: str, values: Sequence = ()) -> list[tuple]:
+    def query(
+        self,
+        sql: str,  # consulta, con `?` en el lugar de cada valor y ningún `?` más
+        values: Sequence = (),  # los valores
+    ) -> list[tuple]:  # filas
+        "Lee. Lanza `LogError`."
         return self._use(lambda db: db.execute(to_postgres(sql), values).fetchall(), "leer")
 
-    def write(self, sql: str, rows: Sequence[Sequence]) -> int:
+    def write(
+        self,
+        sql: str,  # instrucción que cambia filas, con `?` en el lugar de cada valor
+        rows: Sequence[Sequence],  # los valores, una vez por ejecución
+    ) -> int:  # filas cambiadas
+        "Escribe en una sola transacción: o todo o nada. Lanza `RowError` si no admite una fila, y si no puede por otra cosa, `LogError`."
         return self._use(lambda db: self._all_or_nothing(db, to_postgres(sql), rows), "escribir") if rows else 0
 
-    def create(self, ddl: str) -> None:
+    def create(
+        self,
+        ddl: str,  # una o varias instrucciones `CREATE … IF NOT EXISTS`, separadas por `;`
+    ) -> None:
+        "Crea tablas e índices si no están. Lanza `LogError`."
         self._use(lambda db: self._create(ddl), "crear tablas")
 
     def _all_or_nothing(self, db, sql: str, rows: Sequence[Sequence]) -> int:
@@ -884,7 +969,9 @@ class PostgresLog(SqlLog):
         return max(changed, 0)
 
     def close(self) -> None:
-        "Cierra la conexión."
+        "Cierra la conexión. En un hijo que aún no la ha usado no hace nada: es del padre, y cerrarla aquí se la cortaría."
+        if self.pid != os.getpid():
+            return
         with self.lock:
             self._drop()
 

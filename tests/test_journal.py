@@ -264,6 +264,24 @@ def test_a_child_opens_its_own_connection(store):
     assert store.count() == 3
 
 
+def test_a_child_that_never_used_it_does_not_close_its_parents(store):
+    store.append(row())
+    session = None if isinstance(store, PredictionLog) else store.query("SELECT pg_backend_pid()")
+
+    def work():
+        store.close()
+        os._exit(0 if store.db.execute("SELECT count(*) FROM predictions").fetchone() == (1,) else 1)  # la heredada sigue abierta: no es suya
+
+    child = multiprocessing.get_context("fork").Process(target=work)
+    child.start()
+    child.join(30)
+    if isinstance(store, PredictionLog):  # con PostgreSQL no se puede mirar así: los dos extremos compartirían el canal
+        assert child.exitcode == 0
+    store.append(row())
+    assert store.count() == 2
+    assert session is None or store.query("SELECT pg_backend_pid()") == session, "la cerró el hijo, y hubo que abrir otra"
+
+
 def test_the_fixture_index_is_used(store):
     plan = "EXPLAIN QUERY PLAN " if isinstance(store, PredictionLog) else "SET enable_seqscan = off; EXPLAIN "
     sql = "SELECT prediction_id FROM predictions WHERE league = 'E0' AND home_team = 'A' AND away_team = 'B' AND kickoff = '2024-09-21'"
@@ -798,6 +816,39 @@ def test_too_much_to_read_is_not_a_404(folder, log, monkeypatch):
     both.close()
 
 
+def test_long_reads_are_few_at_a_time(folder, log, monkeypatch):
+    "Con la base de datos parada, muchos preguntan: los que no caben lo saben al momento, y los permisos vuelven aunque la lectura falle o acabe pronto."
+    monkeypatch.setattr(journal_module, "SMALL_TAIL", 1000)
+    journal = Journal(folder)
+    both, rows = JournaledLog(journal, log), [row() for _ in range(20)]
+    journal.append_many(rows)
+    for _ in range(5):
+        assert both.get(rows[0]["prediction_id"]) == rows[0] and len(both.recent(5)) == 5
+        with monkeypatch.context() as m, pytest.raises(LogError):
+            m.setattr(journal_module, "whole_lines", lambda *_: (_ for _ in ()).throw(OSError("no se puede leer")))
+            both.get("nadie")
+    real, entered, go, answers = journal_module.columns_of, threading.Semaphore(0), threading.Event(), []
+
+    def slow(path):
+        entered.release()
+        go.wait(30)
+        return real(path)
+
+    monkeypatch.setattr(journal_module, "columns_of", slow)
+    readers = [threading.Thread(target=lambda: answers.append(both.get(rows[1]["prediction_id"]))) for _ in range(journal_module.LONG_READS)]
+    for reader in readers:
+        reader.start()
+    assert all(entered.acquire(timeout=30) for _ in readers)
+    for ask in (lambda: both.get(rows[1]["prediction_id"]), lambda: both.recent(3)):
+        with pytest.raises(LogError, match="Repite"):
+            ask()
+    go.set()
+    for reader in readers:
+        reader.join(30)
+    assert answers == [rows[1]] * len(readers) and both.get(rows[2]["prediction_id"]) == rows[2]
+    both.close()
+
+
 def test_the_backlog_is_what_is_left(folder, log):
     assert backlog(folder) == Backlog(0, 0.0)
     journal = Journal(folder)
@@ -923,6 +974,80 @@ def test_a_database_that_is_down_costs_no_row(folder, postgres):
     assert ("warning", "drain_waiting") in said and ("info", "drain_recovered") in said
     both.close()
     log.close()
+
+
+class Buggy(PredictionLog):
+    "Falla como nadie espera mientras se lo manden."
+    broken = True
+
+    def add_many(self, values):
+        if self.broken:
+            raise ZeroDivisionError("nadie lo previó")
+        return super().add_many(values)
+
+
+def test_a_drain_goes_on_after_what_nobody_foresaw(folder, tmp_path):
+    said, stop, journal, log = [], threading.Event(), Journal(folder), Buggy(tmp_path / "buggy.db")
+
+    class Diary:
+        def __getattr__(self, level):
+            return lambda event, **facts: said.append((level, event, facts.get("exc_info")))
+
+    rows = [row() for _ in range(20)]
+    for r in rows:
+        journal.append_many([r])
+    drain = threading.Thread(target=Drain(folder, log, fsync="interval", logger=Diary()).run, args=(stop, 0.01, 0.05))
+    drain.start()
+    deadline = time.monotonic() + 30
+    while not said and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.3)
+    assert drain.is_alive() and log.count() == 0 and backlog(folder).bytes > 0
+    assert [(level, event) for level, event, _ in said] == [("error", "drain_waiting")], "una vez, no en cada intento"
+    assert isinstance(said[0][2], ZeroDivisionError) and said[0][2].__traceback__
+    log.broken = False
+    while log.count() < 20 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    stop.set()
+    drain.join(30)
+    assert log.count() == 20 and said[-1][:2] == ("info", "drain_recovered")
+    journal.close()
+    log.close()
+
+
+def test_a_drain_told_to_stop_while_it_fails_says_what_it_leaves(folder, tmp_path):
+    said, stop, journal, log = [], threading.Event(), Journal(folder), Buggy(tmp_path / "buggy.db")
+
+    class Diary:
+        def __getattr__(self, level):
+            return lambda event, **facts: said.append((level, event, facts))
+
+    journal.append_many([row()])
+    stop.set()
+    drain = Drain(folder, log, logger=Diary())
+    drain.run(stop, patience=0.2)
+    [(level, event, facts)] = said
+    assert (level, event) == ("error", "drain_left") and facts["bytes"] > 0 and "ZeroDivisionError" in facts["error"]
+    log.broken = False
+    assert drain_all(folder, log) == 1, "sigue en su tramo, y la carpeta está suelta"
+    journal.close()
+    log.close()
+
+
+def test_a_segment_nobody_can_move_does_not_stop_the_others(folder, log, monkeypatch):
+    first, second = Journal(folder), Journal(folder)
+    first.append_many([row()])
+    second.append_many([row(), row()])
+    real = journal_module.columns_of
+    monkeypatch.setattr(journal_module, "columns_of", lambda path: 1 / 0 if path == first.path else real(path))
+    drain = Drain(folder, log)
+    with pytest.raises(ZeroDivisionError):
+        drain.step()
+    assert log.count() == 2
+    monkeypatch.undo()
+    assert drain.step() == 1 and log.count() == 3
+    for thing in (drain, first, second):
+        thing.close()
 
 
 def test_a_drain_told_to_stop_leaves_nothing_behind(folder, log):

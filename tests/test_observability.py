@@ -16,19 +16,23 @@ import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import psutil
 import pytest
 import structlog
 from conftest import missing
 from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from processes import JSON, SERVE, Server
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
 
 from futbol_mlops import observability
-from futbol_mlops.bundle import Bundle
-from futbol_mlops.features import History
+from futbol_mlops.bundle import Bundle, write_bundle
+from futbol_mlops.data import load_matches
+from futbol_mlops.features import History, build_features
 from futbol_mlops.observability import AccessLog, Metrics, Tracing, configure_logging, trace_id_of
+from futbol_mlops.security import create_key
 from futbol_mlops.serving import Predictor, Service, create_api
 
 FIXTURE = {"league": "SP1", "home_team": "Betis", "away_team": "Sevilla", "kickoff": "2024-09-21"}
@@ -330,6 +334,17 @@ def python(code: str, *args, **kwargs) -> subprocess.CompletedProcess:
 
 
 @forks
+def test_two_scrapes_at_once_do_not_take_each_other_for_a_living_process(tmp_path):
+    seat = observability.Seat(tmp_path, "worker")
+    seat.release()
+    looking = observability.locked(tmp_path / "0.lock", shared=True)  # otra lectura de /metrics, en este mismo instante
+    assert observability.taken_seats(tmp_path) == []
+    os.close(looking)
+    seat = observability.Seat(tmp_path, "worker")
+    assert [s["seat"] for s in observability.taken_seats(tmp_path)] == [0] and seat.number == 0
+
+
+@forks
 def test_a_child_that_ends_does_not_take_the_folder_of_its_parent():
     code = """
 import os, sys
@@ -484,7 +499,7 @@ for child in range(4):
     if os.fork() == 0:
         for i in range(3000):
             diary.request(request_id=f"{child}-{i}", path="/x" * (i % 200), status=200)
-        diary.flush()
+        diary.flush(patience=60)
         os._exit(0)
 for _ in range(4):
     os.wait()
@@ -562,6 +577,162 @@ diary.flush()
     broken = [line for line in lines if not line.endswith("}")]
     good = [json.loads(line) for line in lines if line.endswith("}")]
     assert len(broken) == 1 and good[-1]["request_id"] == "después" and good[-2] | {"time": ""} == {"lines": 20, "event": "lines_dropped", "level": "warning", "time": ""}, done.stderr
+
+
+# --- una salida que nadie lee ------------------------------------------------------------------------------------------
+
+STUCK = """
+import logging, os, sys, time
+from futbol_mlops.observability import configure_logging, flush_logs
+logger, began = configure_logging(), time.monotonic()
+for i in range(20_000):
+    logger.info("goal", minute=i)
+    logging.getLogger("uvicorn.error").warning("tarjeta %s", i)
+for i in range(20):
+    logger.error("penalty")
+    logging.getLogger("uvicorn.error").error("penalti")
+print("sigo", file=sys.stderr, flush=True)
+if sys.argv[1] == "fork" and os.fork() == 0:  # el hijo hereda el atasco, no lo pendiente
+    for i in range(5000):
+        logger.info("child")
+    logger.error("child_last")
+    print("el hijo también", file=sys.stderr, flush=True)
+    os._exit(0)
+if sys.argv[1] == "fork":
+    os.wait()
+"""
+
+
+@forks
+@pytest.mark.parametrize("how", ["alone", "fork"])
+def test_logging_to_a_pipe_nobody_reads_stops_nobody_not_even_at_exit(how):
+    process = subprocess.Popen([sys.executable, "-c", STUCK, how], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.wait(60) == 0, "apuntar, o acabar, se quedó esperando a la tubería"
+    finally:
+        process.kill()
+    text, told = process.communicate()
+    assert told.split("\n")[:-1] == ["sigo"] + ["el hijo también"] * (how == "fork")
+    assert {json.loads(line)["event"] for line in text.splitlines()[:100]} <= {"goal", *(f"tarjeta {i}" for i in range(20_000))}
+
+
+def test_lines_lost_are_told_when_somebody_reads_again():
+    reader, end = os.pipe()
+    writer = observability.LineWriter(os.fdopen(end, "w"), limit=50)
+    for _ in range(20_000):
+        writer.say(b'{"event": "goal"}\n')
+    found: list[dict] = []
+    late = threading.Thread(target=lambda: found.extend(json.loads(line) for line in os.fdopen(reader)), daemon=True)
+    late.start()
+    said = 20_000
+    while writer.lines or writer.dropped:
+        writer.say(b'{"event": "last"}\n', patience=30)
+        said += 1
+    writer.stream.close()
+    late.join(30)
+    lost = sum(line.get("lines", 0) for line in found)
+    assert lost == writer.refused > 0 and sum(line["event"] != "lines_dropped" for line in found) + lost == said
+
+
+@forks
+@pytest.mark.parametrize("end", ["os._exit(1)", "sys.exit(1)", "raise ValueError('roto')", "os.kill(os.getpid(), 9)"])
+def test_an_error_is_read_whatever_comes_after(end):
+    "De cada proceso, el suyo: el padre ya tiene un hilo cuando nace el hijo."
+    code = f"""
+import os, sys
+from futbol_mlops.observability import configure_logging
+logger = configure_logging()
+logger.info("serving")
+if os.fork() == 0:
+    logger.error("worker_failed", exc_info=ValueError("roto"))
+    {end}
+os.wait()
+"""
+    lines = [json.loads(line) for line in python(code).stdout.splitlines()]
+    assert sorted(line["event"] for line in lines) == ["serving", "worker_failed"]
+    assert "ValueError: roto" in next(line for line in lines if line["event"] == "worker_failed")["exception"]
+
+
+def test_what_is_logged_on_the_way_out_is_read_too():
+    code = """
+import atexit
+from futbol_mlops.observability import configure_logging
+logger = configure_logging()
+atexit.register(lambda: logger.info("bye"))
+"""
+    assert [json.loads(line)["event"] for line in python(code).stdout.splitlines()] == ["bye"]
+
+
+class Silent(Server):
+    "Un servidor cuya salida se llena nada más arrancar y que nadie lee."
+
+    def __init__(self, home: Path, bundle: Path):
+        self.home, self.lines = home, []
+        self.env = {**os.environ, "FUTBOL_HOME": str(home), "FUTBOL_BUNDLE": str(bundle), "FUTBOL_HOST": "127.0.0.1", "FUTBOL_WORKERS": "2"}
+        self.process = subprocess.Popen([sys.executable, "-c", SERVE], env=self.env, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        while '"serving"' not in (line := self.process.stdout.readline()):
+            assert line, "no arrancó"
+        self.port = json.loads(line)["port"]
+        self.reader = threading.Thread(target=lambda: self.lines.extend(self.process.stdout), daemon=True)
+        again = os.open(f"/proc/self/fd/{self.process.stdout.fileno()}", os.O_WRONLY | os.O_NONBLOCK)  # el otro lado de la misma tubería
+        with contextlib.suppress(BlockingIOError):
+            while os.write(again, b"x" * 4095 + b"\n"):
+                pass
+        os.close(again)
+        self.wait_ready()
+
+    def kill_all(self):
+        if not self.reader.ident:
+            self.reader.start()
+        super().kill_all()
+
+
+def eventually(what, why: str, timeout: float = 60):
+    deadline = time.monotonic() + timeout
+    while True:
+        with contextlib.suppress(psutil.Error):
+            if found := what():
+                return found
+        assert time.monotonic() < deadline, why
+        time.sleep(0.05)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="la tubería se llena por /proc")
+@pytest.mark.xdist_group("processes")
+def test_a_server_whose_output_nobody_reads_answers_replaces_its_dead_and_stops(tmp_path):
+    "El fichero de claves, roto, que es un error del diario en plena petición; y los dos trabajadores, muertos."
+    history = build_features(load_matches())[1]
+    bundle = write_bundle(tmp_path / "bundle", {"kind": "base_rate", "probabilities": [0.45, 0.25, 0.3]}, history, {"version": "1.0.0", "data": {}, "metrics": {}})
+    keys = tmp_path / "state" / "keys.json"
+    keys.parent.mkdir()
+    headers = {**JSON, "authorization": f"Bearer {create_key(keys, 'la revista', ['predict'])[1]}"}
+    good = keys.read_text()
+    with Silent(tmp_path / "state", bundle) as server:
+        old = set(server.workers())
+        assert len(old) == 2
+        for pid in old:
+            os.kill(pid, signal.SIGKILL)
+        now = eventually(lambda: len(found := set(server.workers()) - old) == 2 and found, "no los repone")
+        server.wait_ready()
+        for text in ("{roto", good, "{más roto", good):
+            keys.write_text(text)
+            time.sleep(1.2)  # las claves se miran cada segundo
+            assert [server.post(headers=headers)[0] for _ in range(20)] == [200] * 20
+        assert set(server.workers()) == now, "alguno se atascó y lo repusieron"
+        server.reader.start()  # alguien vuelve a leer
+        eventually(lambda: [line for line in server.lines if '"worker_died"' in line][1:], "lo que esperaba no salió")
+        assert server.stop() == 0
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="la tubería se llena por /proc")
+@pytest.mark.xdist_group("processes")
+def test_a_server_whose_output_nobody_reads_stops_when_told(tmp_path):
+    history = build_features(load_matches())[1]
+    bundle = write_bundle(tmp_path / "bundle", {"kind": "base_rate", "probabilities": [0.45, 0.25, 0.3]}, history, {"version": "1.0.0", "data": {}, "metrics": {}})
+    with Silent(tmp_path / "state", bundle) as server:
+        assert server.post()[0] == 200
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(30) == 0
 
 
 # --- trazas ---------------------------------------------------------------------------------------------------------
