@@ -24,7 +24,7 @@ from .bundle import BundleError, load_bundle, signing_key
 from .config import ConfigError, Settings, get_settings
 from .feedback import Feedback, feedback_router, performance
 from .journal import Drain, Journal, JournaledLog, LogError, backlog, open_log
-from .observability import AccessLog, CallerTraces, Metrics, Tracing, configure_logging
+from .observability import AccessLog, CallerTraces, Metrics, Tracing, configure_logging, flush_logs
 from .preflight import port_problem
 from .security import PatientHttp, SecurityError, headers_for, open_gate
 from .serving import Diary, Predictor, admin_router, create_api
@@ -224,8 +224,7 @@ class Fleet:
                                                timeout_graceful_shutdown=6))
         signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn se la reenvía al acabar: así el proceso termina con 0
         server.run(sockets=[self.listeners[worker.slot]])
-        if parts.access is not None:
-            parts.access.flush()
+        flush_logs()
 
     def help(
         self,
@@ -241,6 +240,7 @@ class Fleet:
         threading.Thread(target=self.judge, args=(stop,), daemon=True).start()
         threading.Thread(target=self.watch, args=(worker, stop), daemon=True).start()
         parts.drain().run(stop)
+        flush_logs()
 
     def judge(
         self,
