@@ -716,7 +716,7 @@ async def app(scope, receive, send):
     await api(scope, receive, with_headers)
 
 listener = socket.create_server(("127.0.0.1", 0))
-os.write(1, json.dumps({"port": listener.getsockname()[1]}).encode() + b"\n")  # de una vez: a la vez escribe el diario
+os.write(1, json.dumps({"port": listener.getsockname()[1]}).encode() + b"\\n")  # de una vez: a la vez escribe el diario
 uvicorn.Server(uvicorn.Config(app, http=Hurried, ws="none", log_config=None, access_log=False, server_header=False, lifespan="off")).run(sockets=[listener])
 """
 
