@@ -768,12 +768,13 @@ class JournaledLog:
     ) -> dict[str, dict]:  # las que existen, por identificador
         "Las predicciones de una petición, estén donde estén."
         mark, wanted = b"[" + to_json(prediction_ids[0]) + b",", set(prediction_ids)
-        for columns, data in self._tails():
-            at = data.find(mark)
-            if at >= 0:
-                found = {row["prediction_id"]: row for row in readable(data[data.rfind(b"\n", 0, at) + 1 : data.index(b"\n", at)], columns) if row["prediction_id"] in wanted}
-                if found:
-                    return found
+        with self._tails() as tails:
+            for columns, data in tails:
+                at = data.find(mark)
+                if at >= 0:
+                    found = {row["prediction_id"]: row for row in readable(data[data.rfind(b"\n", 0, at) + 1 : data.index(b"\n", at)], columns) if row["prediction_id"] in wanted}
+                    if found:
+                        return found
         return self.log.get_many(prediction_ids)
 
     def recent(
