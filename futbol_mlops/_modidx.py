@@ -569,6 +569,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'futbol_mlops/exercises.py'),
                                         'futbol_mlops.exercises.source_names': ( 'tools/exercises.html#source_names',
                                                                                  'futbol_mlops/exercises.py'),
+                                        'futbol_mlops.exercises.syntax_of': ('tools/exercises.html#syntax_of', 'futbol_mlops/exercises.py'),
                                         'futbol_mlops.exercises.used_names': ( 'tools/exercises.html#used_names',
                                                                                'futbol_mlops/exercises.py'),
                                         'futbol_mlops.exercises.without_directives': ( 'tools/exercises.html#without_directives',

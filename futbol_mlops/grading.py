@@ -46,6 +46,7 @@ from futbol_mlops.exercises import (
     read_sheet,
     solution_files,
     source_names,
+    syntax_of,
     used_names,
 )
 from .isolation import Limits
@@ -82,7 +83,7 @@ def _is_python(source: str) -> bool:
     "Si un texto se puede leer como Python sin que cueste demasiado."
     try:
         with warnings.catch_warnings(action="ignore"):
-            ast.parse(source)
+            syntax_of(source)
             symtable.symtable(source, "celda", "exec")
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
@@ -103,7 +104,7 @@ def same_code(
 ) -> bool:  # si hacen lo mismo
     "Si dos celdas son el mismo código, sin mirar comentarios ni espacios."
     with contextlib.suppress(RecursionError, SyntaxError, ValueError):  # ni una suma de mil términos para al calificador
-        return ast.dump(ast.parse(python_of(a))) == ast.dump(ast.parse(python_of(b)))
+        return ast.dump(syntax_of(python_of(a))) == ast.dump(syntax_of(python_of(b)))
     return a.strip() == b.strip()
 
 # %% ../nbs/tools/grading.ipynb #c9bf2959
@@ -136,7 +137,7 @@ def answers(
 def _statements(source: str) -> list[tuple[ast.stmt, str]]:
     "Las instrucciones de una celda, cada una con sus líneas."
     lines = source.split("\n")
-    nodes = ast.parse(source).body
+    nodes = syntax_of(source).body
     first = [min([n.lineno, *(d.lineno for d in getattr(n, "decorator_list", []))]) for n in nodes]
     return [(node, "\n".join(lines[start - 1: node.end_lineno])) for node, start in zip(nodes, first, strict=True)]
 
@@ -326,7 +327,7 @@ def preloads(
     sheets: list[Sheet],  # hojas
 ) -> list[str]:  # módulos que importan
     "Lo que conviene importar una sola vez."
-    trees = [ast.parse(s) for sheet in sheets for s in (*sheet.context, *sheet.drivers)]
+    trees = [syntax_of(s) for sheet in sheets for s in (*sheet.context, *sheet.drivers)]
     names = {alias.name for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Import) for alias in n.names}
     names |= {n.module for tree in trees for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module}
     return ["futbol_mlops.checks", *(["pandas", "pyarrow"] if "pandas" in names else []), *sorted(names - {"pandas"})]

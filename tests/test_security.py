@@ -344,7 +344,7 @@ FORGERIES = {
     "sin kid": lambda key: jwt.encode(claims(), bytes.fromhex(key.secret), "HS256"),
     "kid que es una ruta": lambda key: jwt.encode(claims(), b"\0" * 32, "HS256", headers={"kid": "../../dev/null"}),
     "caducada": lambda key: good(key, iat=int(NOW) - 700, exp=int(NOW) - 100),
-    "del futuro": lambda key: good(key, iat=int(NOW) + 600, exp=int(NOW) + 900),
+    "del futuro": lambda key: good(key, iat=int(NOW) + 864_000, exp=int(NOW) + 864_300),
     "sin caducidad": lambda key: good(key, exp=None),
     "sin emisión": lambda key: good(key, iat=None),
     "sin dueño": lambda key: good(key, sub=None),
