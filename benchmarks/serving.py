@@ -215,7 +215,7 @@ def server(command: list[str], port: int, path: str, env: dict, log: Path):
 
 def measure(script: Path, port: int, seconds: float) -> dict:
     "Una tanda de wrk."
-    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "20s", "-s", str(script), f"http://127.0.0.1:{port}"]
+    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{round(seconds)}s", "--timeout", "20s", "-s", str(script), f"http://127.0.0.1:{port}"]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     result = json.loads(next(line for line in output.splitlines() if line.startswith("RESULT "))[7:])
     return {**result, "rps": result["requests"] / result["seconds"]}
