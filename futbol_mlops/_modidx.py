@@ -804,7 +804,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'futbol_mlops/feedback.py'),
                                        'futbol_mlops.feedback.as_result': ('feedback.html#as_result', 'futbol_mlops/feedback.py'),
                                        'futbol_mlops.feedback.asked_by': ('feedback.html#asked_by', 'futbol_mlops/feedback.py'),
-                                       'futbol_mlops.feedback.at_position': ('feedback.html#at_position', 'futbol_mlops/feedback.py'),
                                        'futbol_mlops.feedback.bet_profits': ('feedback.html#bet_profits', 'futbol_mlops/feedback.py'),
                                        'futbol_mlops.feedback.betting': ('feedback.html#betting', 'futbol_mlops/feedback.py'),
                                        'futbol_mlops.feedback.checked': ('feedback.html#checked', 'futbol_mlops/feedback.py'),

@@ -10,7 +10,7 @@ __all__ = ['MAX_GOALS', 'MAX_ODDS', 'OVERROUND', 'Goals', 'DecimalOdds', 'ODDS_C
            'checked', 'fixture_key', 'revised', 'Store', 'Feedback', 'joined_results', 'rps_by_match',
            'log_loss_by_match', 'weekly_ratio_interval', 'flat_stake', 'bet_profits', 'betting', 'version_performance',
            'performance_by_version', 'performance', 'StoredResult', 'RecordedResult', 'RecordedResults',
-           'StoredResults', 'Betting', 'VersionPerformance', 'Performance', 'as_result', 'at_position', 'contradiction',
+           'StoredResults', 'Betting', 'VersionPerformance', 'Performance', 'as_result', 'contradiction',
            'checked_batch', 'unrecorded', 'from_store', 'valid_day', 'feedback_router', 'asked_by', 'known_team']
 
 # %% ../nbs/13_feedback.ipynb #c3746776
@@ -33,6 +33,8 @@ from futbol_mlops.serving import (
     BadFixture,
     FieldError,
     GuardedRoute,
+    in_batch,
+    batch_detail,
     Fixture,
     Predictor,
     league_or_problem,
@@ -522,14 +524,6 @@ def as_result(
     return {**row, "outcome": OUTCOMES[(margin <= 0) + (margin < 0)], "odds": odds}
 
 # %% ../nbs/13_feedback.ipynb #6a083ff9
-def at_position(
-    errors: Iterable[FieldError],  # de un resultado
-    index: int,  # su posición en el lote
-) -> list[FieldError]:  # los mismos, con la posición
-    "Señala el sitio de un resultado dentro de su lote."
-    return [e.model_copy(update={"index": index, "pointer": f"#/results/{index}{e.pointer[1:]}"}) for e in errors]
-
-
 def contradiction(
     report: Mapping,  # lo que devuelve `checked`
     seen: dict[tuple, tuple],  # clave del partido → posición y lo que se dijo; se añade este
@@ -559,12 +553,9 @@ def checked_batch(
             reports.append(report)
         except BadFixture as e:
             errors = e.errors
-        bad += at_position(errors, i) if batch else errors
+        bad += in_batch(errors, i, "results") if batch else errors
     if bad:
-        where = sorted({e.index for e in bad}) if batch else []
-        listed = ", ".join(map(str, where[:20])) + (f" y {len(where) - 20} más" if len(where) > 20 else "")
-        detail = (f"No se ha anotado ningún resultado del lote: fallan los de posición {listed} (desde 0). El primero: {bad[0].detail}." if batch
-                  else " ".join(f"{e.detail}." for e in bad))
+        detail = batch_detail(bad, "No se ha anotado ningún resultado del lote") if batch else " ".join(f"{e.detail}." for e in bad)
         raise ApiProblem(422, "invalid-result", "No se puede anotar ese resultado", detail, bad)
     return reports
 

@@ -719,20 +719,22 @@ class Service:
 
 
 def in_batch(
-    errors: Iterable[FieldError],  # de un partido
+    errors: Iterable[FieldError],  # de un elemento
     index: int,  # su posición en el lote
+    field: str = "fixtures",  # el campo del lote
 ) -> list[FieldError]:  # los mismos, con la posición
-    "Señala el sitio de un partido dentro de su lote."
-    return [e.model_copy(update={"index": index, "pointer": f"#/fixtures/{index}{e.pointer[1:]}"}) for e in errors]
+    "Señala el sitio de un elemento dentro de su lote."
+    return [e.model_copy(update={"index": index, "pointer": f"#/{field}/{index}{e.pointer[1:]}"}) for e in errors]
 
 
 def batch_detail(
     bad: Sequence[FieldError],  # errores con su posición
+    nothing: str = "No se ha predicho ningún partido del lote",  # qué no se ha hecho
 ) -> str:  # una frase
-    "Qué partidos de un lote fallan."
+    "Qué elementos de un lote fallan."
     indexes = sorted({e.index for e in bad})
     listed = ", ".join(map(str, indexes[:20])) + (f" y {len(indexes) - 20} más" if len(indexes) > 20 else "")
-    return f"No se ha predicho ningún partido del lote: fallan los de posición {listed} (desde 0). El primero: {bad[0].detail}."
+    return f"{nothing}: fallan los de posición {listed} (desde 0). El primero: {bad[0].detail}."
 
 
 def log_problem() -> ApiProblem:  # 503

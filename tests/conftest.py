@@ -63,6 +63,20 @@ def home(trained_home: Path, tmp_path: Path) -> Path:
     return tmp_path / "state"
 
 
+@pytest.fixture(scope="module")
+def bundle():
+    "Un paquete con dos partidos y la tasa base: lo justo para que la API conteste."
+    import datetime as dt
+
+    from futbol_mlops.bundle import Bundle
+    from futbol_mlops.features import History
+
+    history = History()
+    history.add("SP1", "Betis", "Sevilla", dt.date(2024, 9, 1), 2, 0)
+    history.add("SP1", "Sevilla", "Getafe", dt.date(2024, 9, 14), 1, 1)
+    return Bundle({"name": "futbol-1x2", "version": "0.1.0"}, {"kind": "base_rate", "probabilities": [0.45, 0.25, 0.3]}, history)
+
+
 @pytest.fixture
 def log(tmp_path: Path):
     "Un registro de predicciones vacío."

@@ -16,8 +16,6 @@ import pytest
 from fastapi.testclient import TestClient
 
 from futbol_mlops import journal as journal_module
-from futbol_mlops.bundle import Bundle
-from futbol_mlops.features import History
 from futbol_mlops.journal import (
     COLUMNS,
     OFFSETS,
@@ -39,16 +37,6 @@ from futbol_mlops.observability import Metrics
 from futbol_mlops.serving import create_api, new_id
 
 FIXTURE = {"league": "SP1", "home_team": "Betis", "away_team": "Sevilla", "kickoff": "2024-09-21"}
-
-
-@pytest.fixture(scope="module")
-def bundle():
-    import datetime as dt
-
-    history = History()
-    history.add("SP1", "Betis", "Sevilla", dt.date(2024, 9, 1), 2, 0)
-    history.add("SP1", "Sevilla", "Getafe", dt.date(2024, 9, 14), 1, 1)
-    return Bundle({"name": "futbol-1x2", "version": "0.1.0"}, {"kind": "base_rate", "probabilities": [0.45, 0.25, 0.3]}, history)
 
 
 def row(**changes) -> dict:

@@ -28,24 +28,14 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from futbol_mlops import observability
-from futbol_mlops.bundle import Bundle, write_bundle
+from futbol_mlops.bundle import write_bundle
 from futbol_mlops.data import load_matches
-from futbol_mlops.features import History, build_features
+from futbol_mlops.features import build_features
 from futbol_mlops.observability import AccessLog, Metrics, Tracing, configure_logging, trace_id_of
 from futbol_mlops.security import create_key
 from futbol_mlops.serving import Predictor, Service, create_api
 
 FIXTURE = {"league": "SP1", "home_team": "Betis", "away_team": "Sevilla", "kickoff": "2024-09-21"}
-
-
-@pytest.fixture(scope="module")
-def bundle():
-    import datetime as dt
-
-    history = History()
-    history.add("SP1", "Betis", "Sevilla", dt.date(2024, 9, 1), 2, 0)
-    history.add("SP1", "Sevilla", "Getafe", dt.date(2024, 9, 14), 1, 1)
-    return Bundle({"name": "futbol-1x2", "version": "0.1.0"}, {"kind": "base_rate", "probabilities": [0.45, 0.25, 0.3]}, history)
 
 
 @pytest.fixture
